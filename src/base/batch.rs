@@ -1,0 +1,541 @@
+//! Batches in the layout that wire and log share: checked views over bytes, and builders that write such bytes.
+//!
+//! A view is made by one pass that checks every length, number and reserved bit, so that whoever holds one can
+//! walk it without further checks.
+
+use crate::base::code::{ErrorCode, Refusal};
+use crate::base::entry::{EnqueueEntry, SettleEntry, Verb, pad8};
+use crate::base::job::{JobId, Token};
+use crate::base::limits;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+
+fn malformed(text: &str) -> Refusal {
+    Refusal::new(ErrorCode::Malformed, text)
+}
+
+fn invalid(position: usize, text: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidArgument, format!("entry {position}: {text}"))
+}
+
+fn check_count(count: usize) -> Result<(), Refusal> {
+    if count == 0 || count > limits::BATCH_JOBS_MAX {
+        let text = format!("a batch has 1 to {} entries, this one {count}", limits::BATCH_JOBS_MAX);
+        return Err(Refusal::new(ErrorCode::BatchTooLarge, text));
+    }
+    Ok(())
+}
+
+/// Jobs to enqueue, checked: `entries | bodies`, each body `meta | payload | key` padded to 8.
+#[derive(Debug, Clone, Copy)]
+pub struct EnqueueBatch<'a> {
+    entries: &'a [EnqueueEntry],
+    bodies: &'a [u8],
+    has_keys: bool,
+}
+
+/// One job of an [`EnqueueBatch`].
+#[derive(Debug, Clone, Copy)]
+pub struct EnqueueItem<'a> {
+    /// The fixed part.
+    pub entry: &'a EnqueueEntry,
+    /// Where the body begins, counted from the first body's first byte.
+    pub body_offset: usize,
+    /// `meta | payload | key`, without padding.
+    pub body: &'a [u8],
+}
+
+impl<'a> EnqueueItem<'a> {
+    /// The metadata.
+    pub fn meta(&self) -> &'a [u8] {
+        &self.body[..usize::from(self.entry.meta_len.get())]
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &'a [u8] {
+        let start = usize::from(self.entry.meta_len.get());
+        &self.body[start..start + self.entry.payload_len.get() as usize]
+    }
+
+    /// The idempotency key, empty for none.
+    pub fn key(&self) -> &'a [u8] {
+        &self.body[self.body.len() - usize::from(self.entry.key_len)..]
+    }
+}
+
+impl<'a> EnqueueBatch<'a> {
+    /// Checks `bytes` as `count` entries and their bodies, nothing left over.
+    ///
+    /// # Errors
+    /// `BATCH_TOO_LARGE`, `MALFORMED` for lengths that do not add up or reserved bits, `INVALID_ARGUMENT` for a
+    /// number out of its range, with the position. A queue's own payload limit is not checked here.
+    pub fn parse(count: usize, bytes: &'a [u8]) -> Result<Self, Refusal> {
+        check_count(count)?;
+        let split = count * EnqueueEntry::LEN;
+        if bytes.len() < split {
+            return Err(malformed("the frame is shorter than its entries"));
+        }
+        let (head, bodies) = bytes.split_at(split);
+        let entries = <[EnqueueEntry]>::ref_from_bytes(head).map_err(|_| malformed("entries"))?;
+        let mut need = 0usize;
+        let mut has_keys = false;
+        for (position, entry) in entries.iter().enumerate() {
+            check_entry(position, entry)?;
+            has_keys |= entry.key_len > 0;
+            need += entry.padded_len();
+        }
+        if need != bodies.len() {
+            return Err(malformed("the bodies do not have the lengths that the entries say"));
+        }
+        Ok(Self { entries, bodies, has_keys })
+    }
+
+    /// A batch read back from the log, where flags tell outcomes; otherwise as [`parse`](Self::parse).
+    ///
+    /// Returns `None` where the lengths do not add up.
+    pub fn from_log(count: usize, bytes: &'a [u8]) -> Option<Self> {
+        let split = count.checked_mul(EnqueueEntry::LEN)?;
+        let (head, bodies) = bytes.split_at_checked(split)?;
+        let entries = <[EnqueueEntry]>::ref_from_bytes(head).ok()?;
+        let need = entries.iter().try_fold(0usize, |sum, entry| sum.checked_add(entry.padded_len()))?;
+        let has_keys = entries.iter().any(|entry| entry.key_len > 0);
+        (need == bodies.len()).then_some(Self { entries, bodies, has_keys })
+    }
+
+    /// The fixed parts.
+    pub fn entries(&self) -> &'a [EnqueueEntry] {
+        self.entries
+    }
+
+    /// How many jobs; never 0.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// All bodies with their padding.
+    pub fn bodies(&self) -> &'a [u8] {
+        self.bodies
+    }
+
+    /// Whether any job has an idempotency key.
+    pub fn has_keys(&self) -> bool {
+        self.has_keys
+    }
+
+    /// The jobs in order.
+    pub fn items(&self) -> impl Iterator<Item = EnqueueItem<'a>> + use<'a> {
+        let bodies = self.bodies;
+        let mut offset = 0;
+        self.entries.iter().map(move |entry| {
+            let body_offset = offset;
+            offset += entry.padded_len();
+            EnqueueItem { entry, body_offset, body: &bodies[body_offset..body_offset + entry.body_len()] }
+        })
+    }
+}
+
+fn check_entry(position: usize, entry: &EnqueueEntry) -> Result<(), Refusal> {
+    if entry.payload_len.get() > limits::PAYLOAD_BYTES_MAX {
+        let text = format!("entry {position}: a payload has at most {} bytes", limits::PAYLOAD_BYTES_MAX);
+        return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
+    }
+    if u32::from(entry.meta_len.get()) > limits::META_BYTES_MAX {
+        return Err(invalid(position, "metadata is longer than 4 KiB"));
+    }
+    if u32::from(entry.key_len) > limits::KEY_BYTES_MAX {
+        return Err(invalid(position, "an idempotency key is longer than 128 bytes"));
+    }
+    if usize::from(entry.priority) >= limits::PRIORITIES {
+        return Err(invalid(position, "priority must be 0 to 7"));
+    }
+    if entry.max_attempts.get() > limits::ATTEMPTS_MAX {
+        return Err(invalid(position, "max attempts must not exceed 60000"));
+    }
+    if entry.lease_ms.get() > limits::LEASE_MS_MAX {
+        return Err(invalid(position, "lease must not exceed 24 h"));
+    }
+    if entry.flags.get() & !EnqueueEntry::DUE_ABSOLUTE != 0 {
+        return Err(malformed("a reserved flag of an entry is set"));
+    }
+    let delay_max = if entry.flags.get() & EnqueueEntry::DUE_ABSOLUTE == 0 { limits::DELAY_MS_MAX } else { 1 << 47 };
+    if entry.due_ms.get() > delay_max || entry.ttl_ms.get() > limits::DELAY_MS_MAX {
+        return Err(invalid(position, "a delay or TTL must not exceed ten years"));
+    }
+    Ok(())
+}
+
+/// What one job is enqueued with, besides its payload. `Default` is: now, priority 0, the queue's own limits.
+///
+/// ```
+/// use ackring::JobOptions;
+/// let options = JobOptions { priority: 7, delay_ms: 1_500, ..JobOptions::default() };
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobOptions<'a> {
+    /// 0 (last) to 7 (first).
+    pub priority: u8,
+    /// Wait this long before the first attempt, in milliseconds. Ignored when `due_ms` is set.
+    pub delay_ms: u64,
+    /// Or until this time, in milliseconds since the Unix epoch; 0 for none.
+    pub due_ms: u64,
+    /// Expire when not handed out within this time, in milliseconds; 0 for never.
+    pub ttl_ms: u64,
+    /// Lease of a delivery, in milliseconds; 0 for the queue's.
+    pub lease_ms: u32,
+    /// Attempts before it is dead; 0 for the queue's.
+    pub max_attempts: u16,
+    /// Idempotency key; empty for none.
+    pub key: &'a [u8],
+    /// Small data that travels beside the payload.
+    pub meta: &'a [u8],
+}
+
+/// Writes enqueue batches.
+///
+/// ```
+/// use ackring::{EnqueueBuilder, JobOptions};
+/// let mut batch = EnqueueBuilder::new();
+/// batch.push(b"first", &JobOptions::default());
+/// batch.push(b"second", &JobOptions { delay_ms: 50, ..JobOptions::default() });
+/// assert_eq!(batch.count(), 2);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct EnqueueBuilder {
+    entries: Vec<u8>,
+    bodies: Vec<u8>,
+}
+
+impl EnqueueBuilder {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a job. Lengths beyond the layout's fields are cut to the field's largest value, which every check of
+    /// the limits then refuses; so nothing wrong is ever accepted.
+    pub fn push(&mut self, payload: &[u8], options: &JobOptions<'_>) {
+        let (due_ms, flags) = if options.due_ms > 0 {
+            (options.due_ms, EnqueueEntry::DUE_ABSOLUTE)
+        } else {
+            (options.delay_ms, 0)
+        };
+        let entry = EnqueueEntry {
+            due_ms: U64::new(due_ms),
+            ttl_ms: U64::new(options.ttl_ms),
+            payload_len: U32::new(u32::try_from(payload.len()).unwrap_or(u32::MAX)),
+            lease_ms: U32::new(options.lease_ms),
+            meta_len: U16::new(u16::try_from(options.meta.len()).unwrap_or(u16::MAX)),
+            max_attempts: U16::new(options.max_attempts),
+            key_len: u8::try_from(options.key.len()).unwrap_or(u8::MAX),
+            priority: options.priority,
+            flags: U16::new(flags),
+        };
+        self.entries.extend_from_slice(entry.as_bytes());
+        self.bodies.extend_from_slice(options.meta);
+        self.bodies.extend_from_slice(payload);
+        self.bodies.extend_from_slice(options.key);
+        self.bodies.resize(pad8(self.bodies.len()), 0);
+    }
+
+    /// How many jobs so far.
+    pub fn count(&self) -> usize {
+        self.entries.len() / EnqueueEntry::LEN
+    }
+
+    /// Length of the encoded batch so far, in bytes.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.bodies.len()
+    }
+
+    /// Whether it has no job yet.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Appends the encoded batch to `out`.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.entries);
+        out.extend_from_slice(&self.bodies);
+    }
+
+    /// Forgets the jobs and keeps the memory.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.bodies.clear();
+    }
+}
+
+/// Settlements, checked: `entries | notes`.
+#[derive(Debug, Clone, Copy)]
+pub struct SettleBatch<'a> {
+    entries: &'a [SettleEntry],
+    notes: &'a [u8],
+}
+
+/// One settlement of a [`SettleBatch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement<'a> {
+    /// Which delivery.
+    pub token: Token,
+    /// What to do with it.
+    pub verb: Verb,
+    /// See [`SettleEntry::arg`].
+    pub arg: u32,
+    /// The result or error text, if there is one.
+    pub note: Option<&'a [u8]>,
+}
+
+impl<'a> SettleBatch<'a> {
+    /// Checks `bytes` as `count` entries and the notes of the flagged ones, nothing left over.
+    ///
+    /// # Errors
+    /// `BATCH_TOO_LARGE`, `MALFORMED`, or `INVALID_ARGUMENT` with the position.
+    pub fn parse(count: usize, bytes: &'a [u8]) -> Result<Self, Refusal> {
+        check_count(count)?;
+        let split = count * SettleEntry::LEN;
+        if bytes.len() < split {
+            return Err(malformed("the frame is shorter than its entries"));
+        }
+        let (head, notes) = bytes.split_at(split);
+        let entries = <[SettleEntry]>::ref_from_bytes(head).map_err(|_| malformed("entries"))?;
+        let mut rest = notes;
+        for (position, entry) in entries.iter().enumerate() {
+            check_settlement(position, entry)?;
+            if entry.flags & SettleEntry::NOTE != 0 {
+                let (note, after) = split_note(rest).ok_or_else(|| malformed("a note runs out of the frame"))?;
+                if note.len() > limits::NOTE_BYTES_MAX as usize {
+                    return Err(invalid(position, "an error text or result is longer than 64 KiB"));
+                }
+                rest = after;
+            }
+        }
+        if !rest.is_empty() {
+            return Err(malformed("there is something behind the last note"));
+        }
+        Ok(Self { entries, notes })
+    }
+
+    /// How many settlements; never 0.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether any settlement has a note.
+    pub fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// The settlements in order.
+    pub fn items(&self) -> impl Iterator<Item = Settlement<'a>> + use<'a> {
+        let mut rest = self.notes;
+        self.entries.iter().filter_map(move |entry| {
+            let note = if entry.flags & SettleEntry::NOTE != 0 {
+                let (note, after) = split_note(rest)?;
+                rest = after;
+                Some(note)
+            } else {
+                None
+            };
+            Some(Settlement {
+                token: Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() },
+                verb: Verb::from_u8(entry.verb)?,
+                arg: entry.arg.get(),
+                note,
+            })
+        })
+    }
+}
+
+fn check_settlement(position: usize, entry: &SettleEntry) -> Result<(), Refusal> {
+    let Some(verb) = Verb::from_u8(entry.verb) else {
+        return Err(malformed("a settlement has an unknown verb"));
+    };
+    if entry.flags & !SettleEntry::NOTE != 0 {
+        return Err(malformed("a reserved flag of a settlement is set"));
+    }
+    let noted = entry.flags & SettleEntry::NOTE != 0;
+    if noted && matches!(verb, Verb::Release | Verb::Extend) {
+        return Err(malformed("a release or an extension has a note"));
+    }
+    let arg = entry.arg.get();
+    match verb {
+        Verb::Nack if arg != SettleEntry::BACKOFF && arg > limits::BACKOFF_MS_MAX => {
+            Err(invalid(position, "a retry delay must not exceed 30 days"))
+        }
+        Verb::Extend if arg > limits::LEASE_MS_MAX => Err(invalid(position, "a lease must not exceed 24 h")),
+        Verb::Ack | Verb::Reject | Verb::Release if arg != 0 => {
+            Err(malformed("the argument of an ack, a rejection or a release must be 0"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Splits `u32 length | bytes | padding to 8` off the front: the bytes, and what is behind.
+pub fn split_note(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, _) = bytes.split_first_chunk::<4>()?;
+    let len = u32::from_le_bytes(*head) as usize;
+    let total = pad8(len.checked_add(4)?);
+    let (front, rest) = bytes.split_at_checked(total)?;
+    Some((&front[4..4 + len], rest))
+}
+
+/// Appends `u32 length | bytes | padding to 8`.
+pub fn put_note(out: &mut Vec<u8>, note: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(&(u32::try_from(note.len()).unwrap_or(u32::MAX)).to_le_bytes());
+    out.extend_from_slice(note);
+    out.resize(start + pad8(4 + note.len()), 0);
+}
+
+/// Writes settlement batches.
+///
+/// ```
+/// use ackring::{JobId, SettleBuilder, Token};
+/// let mut batch = SettleBuilder::new();
+/// batch.ack(Token { id: JobId(1 << 32), attempt: 1 }, None);
+/// assert_eq!(batch.count(), 1);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct SettleBuilder {
+    entries: Vec<u8>,
+    notes: Vec<u8>,
+}
+
+impl SettleBuilder {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The work is done; `result` is kept with the finished job.
+    pub fn ack(&mut self, token: Token, result: Option<&[u8]>) {
+        self.push(token, Verb::Ack, 0, result);
+    }
+
+    /// The work failed: try again after the queue's backoff, or after `delay_ms`.
+    pub fn nack(&mut self, token: Token, delay_ms: Option<u32>, error: Option<&[u8]>) {
+        self.push(token, Verb::Nack, delay_ms.unwrap_or(SettleEntry::BACKOFF), error);
+    }
+
+    /// The work failed for good: the job becomes dead.
+    pub fn reject(&mut self, token: Token, error: Option<&[u8]>) {
+        self.push(token, Verb::Reject, 0, error);
+    }
+
+    /// Gives the job back without using an attempt.
+    pub fn release(&mut self, token: Token) {
+        self.push(token, Verb::Release, 0, None);
+    }
+
+    /// Keeps the lease until `lease_ms` from now; 0 for the job's own lease time.
+    pub fn extend(&mut self, token: Token, lease_ms: u32) {
+        self.push(token, Verb::Extend, lease_ms, None);
+    }
+
+    /// Adds a settlement as it stands.
+    pub fn push(&mut self, token: Token, verb: Verb, arg: u32, note: Option<&[u8]>) {
+        let entry = SettleEntry {
+            id: U64::new(token.id.0),
+            arg: U32::new(arg),
+            attempt: U16::new(token.attempt),
+            verb: verb as u8,
+            flags: if note.is_some() { SettleEntry::NOTE } else { 0 },
+        };
+        self.entries.extend_from_slice(entry.as_bytes());
+        if let Some(note) = note {
+            put_note(&mut self.notes, note);
+        }
+    }
+
+    /// How many settlements so far.
+    pub fn count(&self) -> usize {
+        self.entries.len() / SettleEntry::LEN
+    }
+
+    /// Length of the encoded batch so far, in bytes.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.notes.len()
+    }
+
+    /// Whether it has no settlement yet.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Appends the encoded batch to `out`.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.entries);
+        out.extend_from_slice(&self.notes);
+    }
+
+    /// Forgets the settlements and keeps the memory.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.notes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_built_batch_parses_to_what_was_pushed() {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(b"payload", &JobOptions { key: b"k", meta: b"meta", priority: 3, ..JobOptions::default() });
+        builder.push(b"", &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let batch = EnqueueBatch::parse(2, &bytes).unwrap();
+        let items: Vec<_> = batch.items().collect();
+        assert_eq!(items[0].payload(), b"payload");
+        assert_eq!(items[0].meta(), b"meta");
+        assert_eq!(items[0].key(), b"k");
+        assert_eq!(items[1].body, b"");
+        assert!(batch.has_keys());
+    }
+
+    #[test]
+    fn every_truncation_is_malformed() {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(b"payload", &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        for len in 0..bytes.len() {
+            let refusal = EnqueueBatch::parse(1, &bytes[..len]).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::Malformed, "at {len}");
+        }
+    }
+
+    #[test]
+    fn reserved_bits_are_refused() {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(b"", &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        for bit in 1..16 {
+            let mut broken = bytes.clone();
+            broken[30 + bit / 8] |= 1 << (bit % 8);
+            assert!(EnqueueBatch::parse(1, &broken).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn settlements_keep_their_notes_apart() {
+        let token = |n| Token { id: JobId::new(1, n), attempt: 1 };
+        let mut builder = SettleBuilder::new();
+        builder.ack(token(1), Some(b"result"));
+        builder.release(token(2));
+        builder.nack(token(3), Some(5), Some(b""));
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let items: Vec<_> = SettleBatch::parse(3, &bytes).unwrap().items().collect();
+        assert_eq!(items[0].note, Some(&b"result"[..]));
+        assert_eq!(items[1].note, None);
+        assert_eq!((items[2].arg, items[2].note), (5, Some(&b""[..])));
+        for len in 0..bytes.len() {
+            assert!(SettleBatch::parse(3, &bytes[..len]).is_err(), "at {len}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Every bound of the project, in one place and asserted against each other.
+//!
+//! A number here is a promise that memory stays bounded. Defaults that a user may change are named
+//! `*_DEFAULT`; everything else is fixed for this version.
+
+/// Priority levels of a queue. Level `PRIORITIES - 1` is served first, strictly; 0 is the default.
+pub const PRIORITIES: usize = 8;
+
+/// Largest payload any queue can be configured to take, in bytes.
+pub const PAYLOAD_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Largest payload a queue takes unless its options say otherwise, in bytes.
+pub const PAYLOAD_BYTES_DEFAULT: u32 = 1024 * 1024;
+/// Largest metadata of one job, in bytes.
+pub const META_BYTES_MAX: u32 = 4 * 1024;
+/// Longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: u32 = 128;
+/// Longest error text or result kept with a job, in bytes.
+pub const NOTE_BYTES_MAX: u32 = 64 * 1024;
+/// Longest queue name, in bytes.
+pub const QUEUE_NAME_BYTES_MAX: usize = 128;
+
+/// Most jobs in one request: enqueue, reserve or settle.
+pub const BATCH_JOBS_MAX: usize = 16 * 1024;
+/// Largest frame on the wire in either direction, header included, in bytes.
+pub const FRAME_BYTES_MAX: u32 = 20 * 1024 * 1024;
+/// Most queues named in one reserve or subscribe.
+pub const QUEUES_PER_REQUEST_MAX: usize = 64;
+/// Most jobs or queues in one page of a listing.
+pub const LIST_PAGE_MAX: u32 = 1_000;
+
+/// Most queues that one engine ever creates between two starts, deleted ones included.
+pub const QUEUES_MAX: usize = 256 * 1024;
+/// Jobs that one engine holds in memory unless configured otherwise. Costs address space only until used.
+pub const SLOTS_DEFAULT: u32 = 16 * 1024 * 1024;
+/// Most jobs that one engine can be configured to hold.
+pub const SLOTS_MAX: u32 = 1 << 30;
+/// Jobs that one queue holds unless its options say otherwise: pending, leased and dead ones.
+pub const QUEUE_JOBS_DEFAULT: u64 = SLOTS_MAX as u64;
+/// Payload and metadata bytes that one queue holds unless its options say otherwise.
+pub const QUEUE_BYTES_DEFAULT: u64 = 1 << 40;
+
+/// Lease of a delivery unless the queue, the job or the reserve says otherwise, in milliseconds.
+pub const LEASE_MS_DEFAULT: u32 = 30_000;
+/// Shortest lease, in milliseconds.
+pub const LEASE_MS_MIN: u32 = 1;
+/// Longest lease: 24 hours, in milliseconds.
+pub const LEASE_MS_MAX: u32 = 24 * 3600 * 1000;
+/// Attempts of a job unless the queue or the job says otherwise.
+pub const ATTEMPTS_DEFAULT: u16 = 25;
+/// Largest limit on attempts; a delivery that would pass it makes the job dead.
+pub const ATTEMPTS_MAX: u16 = 60_000;
+/// First retry delay unless the queue says otherwise, in milliseconds.
+pub const BACKOFF_BASE_MS_DEFAULT: u32 = 1_000;
+/// Cap of the retry delay unless the queue says otherwise, in milliseconds.
+pub const BACKOFF_CAP_MS_DEFAULT: u32 = 3_600_000;
+/// Longest retry delay: 30 days, in milliseconds.
+pub const BACKOFF_MS_MAX: u32 = 30 * 24 * 3600 * 1000;
+/// Longest fixed list of retry delays.
+pub const BACKOFF_LIST_MAX: usize = 64;
+/// Furthest due time from now: ten years, in milliseconds.
+pub const DELAY_MS_MAX: u64 = 10 * 366 * 24 * 3600 * 1000;
+/// Window in which an idempotency key is remembered unless the queue says otherwise: one hour, in milliseconds.
+pub const DEDUPE_WINDOW_MS_DEFAULT: u64 = 3_600_000;
+/// Longest dedupe window: 30 days, in milliseconds.
+pub const DEDUPE_WINDOW_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+/// Idempotency keys remembered at once, over all queues.
+pub const DEDUPE_KEYS_MAX: usize = 16 * 1024 * 1024;
+/// Finished jobs kept for each queue unless its options say otherwise.
+pub const KEEP_FINISHED_DEFAULT: u32 = 1_024;
+/// Most finished jobs that a queue can be told to keep.
+pub const KEEP_FINISHED_MAX: u32 = 16 * 1024 * 1024;
+
+/// Client sessions remembered at once; the one idle longest goes first.
+pub const SESSIONS_MAX: usize = 64 * 1024;
+/// Requests of one session whose outcome is remembered. A client keeps fewer than this in flight.
+pub const SESSION_WINDOW: u64 = 1_024;
+
+/// Size of one log segment unless configured otherwise, in bytes.
+pub const SEGMENT_BYTES_DEFAULT: u32 = 64 * 1024 * 1024;
+/// Smallest log segment, in bytes (for tests and small disks). Limits the largest record accordingly.
+pub const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
+/// Largest log segment, in bytes.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// Most segments that a log may have in use at once.
+pub const SEGMENTS_MAX: usize = 64 * 1024;
+/// Bytes that a log may take on disk unless configured otherwise.
+pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
+/// Time between two background syncs of the log, in milliseconds.
+pub const SYNC_INTERVAL_MS: u64 = 1_000;
+
+/// Tick of the timers, in milliseconds: leases, delays and TTLs are late by at most about two of these.
+pub const TICK_MS: u64 = 10;
+/// Time for which a disconnected worker's leases are kept unless configured otherwise, in milliseconds.
+pub const DISCONNECT_GRACE_MS_DEFAULT: u32 = 5_000;
+/// Suggested pause before trying again after a limit was hit, in milliseconds.
+pub const RETRY_LATER_MS: u32 = 100;
+
+/// Longest wait of one reserve, in milliseconds.
+pub const WAIT_MS_MAX: u32 = 3_600_000;
+/// Largest window of unsettled jobs for one subscription.
+pub const WINDOW_JOBS_MAX: u32 = 64 * 1024;
+/// Connections that a server holds at once unless configured otherwise.
+pub const CONNECTIONS_DEFAULT: usize = 16 * 1024;
+/// Bytes waiting to be written to one connection before its requests are left unread.
+pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Waiting reserves and subscriptions of one connection.
+pub const WAITERS_PER_CONNECTION_MAX: usize = 256;
+/// Time for a new connection to say HELLO, in milliseconds.
+pub const HELLO_TIMEOUT_MS: u64 = 10_000;
+/// Most reactors of one server (each has a bit in a queue's waiting mask).
+pub const REACTORS_MAX: usize = 32;
+/// TCP port of the server unless configured otherwise.
+pub const PORT_DEFAULT: u16 = 7257;
+
+const _: () = {
+    // A frame carries one largest job with its entry, metadata and key, and the batch arrays around it.
+    assert!(PAYLOAD_BYTES_MAX + META_BYTES_MAX + KEY_BYTES_MAX + 1024 < FRAME_BYTES_MAX);
+    // A frame becomes one log record, so it fits a default segment beside the segment's own header.
+    assert!(FRAME_BYTES_MAX * 2 < SEGMENT_BYTES_DEFAULT);
+    assert!(SEGMENT_BYTES_MIN.is_power_of_two() && SEGMENT_BYTES_DEFAULT.is_power_of_two());
+    assert!(SEGMENT_BYTES_DEFAULT >= SEGMENT_BYTES_MIN && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_DEFAULT <= PAYLOAD_BYTES_MAX);
+    assert!(SLOTS_DEFAULT <= SLOTS_MAX);
+    // Attempt numbers are 16 bits and must not wrap: room for redrives and releases above the limit.
+    assert!((ATTEMPTS_MAX as u32) < u16::MAX as u32);
+    assert!(LEASE_MS_DEFAULT >= LEASE_MS_MIN && LEASE_MS_DEFAULT <= LEASE_MS_MAX);
+    assert!(PRIORITIES >= 8 && PRIORITIES <= 256);
+    assert!(META_BYTES_MAX <= u16::MAX as u32 && KEY_BYTES_MAX <= u8::MAX as u32);
+    assert!(REACTORS_MAX < 64);
+    assert!(SESSION_WINDOW.is_power_of_two());
+};

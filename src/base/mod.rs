@@ -1,0 +1,12 @@
+//! The ground floor: words and numbers that every other room uses.
+//!
+//! Nothing here reads a clock, opens a file or starts a thread, and nothing here imports from the rest of the
+//! crate.
+
+pub mod batch;
+pub mod code;
+pub mod entry;
+pub mod job;
+pub mod limits;
+pub mod queue;
+pub mod sync;

@@ -1,0 +1,89 @@
+//! Atomics and friends: the standard library's, or loom's under `--cfg loom` so that models can explore every
+//! interleaving of the very code that ships.
+
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// Hint to the processor that this is a spin loop.
+    pub(crate) fn spin_hint() {
+        std::hint::spin_loop();
+    }
+
+    /// Gives the rest of the time slice away.
+    pub(crate) fn yield_now() {
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// Loom explores other threads here; without it a retry loop would look endless.
+    pub(crate) fn spin_hint() {
+        loom::thread::yield_now();
+    }
+
+    /// As [`spin_hint`]: under loom both hand over to another thread.
+    pub(crate) fn yield_now() {
+        loom::thread::yield_now();
+    }
+}
+
+#[allow(unused_imports, reason = "each feature set uses its own subset of the facade")]
+pub(crate) use imp::*;
+
+/// A long array of zeroed 64-bit atomics in groups of `GROUP` words, aligned to a cache line when the group is one.
+///
+/// The memory is asked for zeroed, so the operating system hands out pages only as they are touched: a large
+/// capacity costs address space, not memory. (An over-aligned zeroed allocation would be written at once, so
+/// the alignment is found inside a slightly larger plain one.)
+pub(crate) struct ZeroedWords {
+    words: Box<[AtomicU64]>,
+    first: usize,
+    len: usize,
+}
+
+impl ZeroedWords {
+    /// `len` zeroed words, the first at a 64-byte boundary.
+    pub(crate) fn new(len: usize) -> Self {
+        let words = zeroed(len + 7);
+        let misaligned = (words.as_ptr() as usize % 64) / 8;
+        let first = if misaligned == 0 { 0 } else { 8 - misaligned };
+        Self { words, first: if cfg!(loom) { 0 } else { first }, len }
+    }
+
+    /// The `len` words from `at` on. Panics when they are outside: a handle that was never given out.
+    #[inline]
+    pub(crate) fn slice(&self, at: usize, len: usize) -> &[AtomicU64] {
+        &self.words[self.first + at..self.first + at + len]
+    }
+
+    /// One word. Panics when it is outside.
+    #[inline]
+    pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
+        &self.words[self.first + at]
+    }
+
+    /// How many words there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(not(loom))]
+fn zeroed(len: usize) -> Box<[AtomicU64]> {
+    use zerocopy::FromZeros;
+    match <[AtomicU64]>::new_box_zeroed_with_elems(len) {
+        Ok(words) => words,
+        Err(_) => std::alloc::handle_alloc_error(
+            std::alloc::Layout::array::<AtomicU64>(len).unwrap_or(std::alloc::Layout::new::<AtomicU64>()),
+        ),
+    }
+}
+
+#[cfg(loom)]
+fn zeroed(len: usize) -> Box<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}

@@ -1,0 +1,16 @@
+//! ackring: a single-node job queue engine.
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands"))]
+
+pub mod base;
+
+pub use base::batch::{
+    EnqueueBatch, EnqueueBuilder, EnqueueItem, JobOptions, SettleBatch, SettleBuilder, Settlement,
+};
+pub use base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
+pub use base::entry::{EnqueueEntry, SettleEntry, Verb};
+pub use base::job::{JobId, JobIdParseError, JobState, JobStatus, Token};
+pub use base::limits;
+pub use base::queue::{
+    Backoff, Durability, OptionsError, QueueCounts, QueueOptions, QueueStats, check_queue_name,
+};

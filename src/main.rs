@@ -1,0 +1,2 @@
+//! The `ackring` command.
+fn main() {}
