@@ -85,6 +85,10 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENTS_MAX: usize = 64 * 1024;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
+/// Bytes that bodies of `memory` jobs may take unless configured otherwise.
+pub const MEMORY_BYTES_DEFAULT: u64 = 8 << 30;
+/// Most jobs that one reserve hands out: what fits the work space on its stack.
+pub const RESERVE_JOBS_MAX: usize = 1_024;
 /// Time between two background syncs of the log, in milliseconds.
 pub const SYNC_INTERVAL_MS: u64 = 1_000;
 
