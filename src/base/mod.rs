@@ -9,4 +9,5 @@ pub mod entry;
 pub mod job;
 pub mod limits;
 pub mod queue;
+#[cfg(feature = "engine")]
 pub mod sync;

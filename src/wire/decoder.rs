@@ -1,0 +1,186 @@
+//! Bytes in, frames out: finds frame borders in whatever pieces a socket delivers.
+//!
+//! Frames are handed out borrowed from the buffer, as many as one read brought, so nothing is copied between the
+//! socket's buffer and the code that reads a request. The length of a frame is checked before any memory is set
+//! aside for it, and memory grows only with bytes that really came: a peer that announces 20 MiB and sends one byte
+//! holds a few kilobytes.
+
+use crate::base::code::{ErrorCode, Refusal};
+use crate::wire::frame::{Frame, Header};
+use zerocopy::FromBytes;
+
+/// The smallest buffer to read into, in bytes.
+const SPACE_BYTES_MIN: usize = 4 * 1024;
+/// Reads grow up to this while a peer keeps filling them, in bytes.
+const READ_BYTES_MAX: usize = 256 * 1024;
+/// An empty buffer larger than this is given back, in bytes.
+const KEPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A length that cannot be a frame's: the borders are lost, and with them the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {len} bytes; it must be a multiple of 8 from 16 to {len_max}")]
+pub struct BadFrame {
+    /// The length that was announced, in bytes.
+    pub len: u32,
+    /// The longest frame allowed here, in bytes.
+    pub len_max: u32,
+}
+
+impl From<BadFrame> for Refusal {
+    fn from(bad: BadFrame) -> Self {
+        Refusal::new(ErrorCode::BadFrame, bad.to_string())
+    }
+}
+
+/// Cuts a stream of bytes into frames.
+///
+/// ```
+/// use ackring::wire::{FrameDecoder, FrameWriter, Op};
+/// let mut bytes = Vec::new();
+/// FrameWriter::begin(&mut bytes, Op::Ping as u16, 0, 1, 0).finish();
+/// FrameWriter::begin(&mut bytes, Op::Ping as u16, 0, 2, 0).finish();
+///
+/// let mut decoder = FrameDecoder::new(1024);
+/// decoder.extend(&bytes[..20]);
+/// assert_eq!(decoder.frames().count(), 1);
+/// decoder.extend(&bytes[20..]);
+/// let frame = decoder.next_frame()?.expect("the second frame is whole now");
+/// assert_eq!(frame.header.correlation.get(), 2);
+/// # Ok::<(), ackring::wire::BadFrame>(())
+/// ```
+#[derive(Debug)]
+pub struct FrameDecoder {
+    /// All of it is initialised; bytes `start..end` came and were not handed out yet.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    len_max: u32,
+}
+
+impl FrameDecoder {
+    /// A decoder for frames of at most `len_max` bytes. It holds no memory yet.
+    pub fn new(len_max: u32) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            len_max,
+        }
+    }
+
+    /// Changes the longest frame that is taken, in bytes: small before HELLO, the agreed one afterwards.
+    pub fn set_len_max(&mut self, len_max: u32) {
+        self.len_max = len_max;
+    }
+
+    /// Where the next read from the socket goes; never empty. Tell how much came with [`filled`](Self::filled).
+    ///
+    /// Take all whole frames out before reading again: what waits here is what memory is spent on.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            if self.buffer.len() > KEPT_BYTES_MAX {
+                self.buffer = Vec::new();
+            }
+        }
+        if self.buffer.len() - self.end < SPACE_BYTES_MIN {
+            self.make_space();
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// Moves the unread bytes to the front, and grows by doubling only when they fill more than half.
+    fn make_space(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end * 2 >= self.buffer.len() {
+            let size = (self.buffer.len() * 2).max(SPACE_BYTES_MIN * 2);
+            self.buffer.resize(size, 0);
+        }
+    }
+
+    /// The first `count` bytes of the last [`space`](Self::space) were filled.
+    ///
+    /// A read that filled all of it makes the next one larger, up to 256 KiB.
+    pub fn filled(&mut self, count: usize) {
+        assert!(
+            count <= self.buffer.len() - self.end,
+            "more bytes than there was space for"
+        );
+        self.end += count;
+        if self.end == self.buffer.len() && self.buffer.len() < READ_BYTES_MAX {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+    }
+
+    /// Copies bytes in, for those who have them elsewhere already.
+    pub fn extend(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = self.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            self.filled(count);
+            bytes = &bytes[count..];
+        }
+    }
+
+    /// The next whole frame, `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// [`BadFrame`], from then on for ever: the connection is of no more use.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, BadFrame> {
+        self.frames().next().transpose()
+    }
+
+    /// All whole frames, each borrowed from the buffer; a frame counts as taken when the iterator yields it.
+    pub fn frames(&mut self) -> Frames<'_> {
+        Frames {
+            bytes: &self.buffer[..self.end],
+            start: &mut self.start,
+            len_max: self.len_max,
+        }
+    }
+
+    /// Bytes that came and belong to no frame handed out so far.
+    pub fn pending(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Gives the memory back when nothing is pending; for connections that are idle.
+    pub fn release_memory(&mut self) {
+        if self.start == self.end {
+            *self = Self::new(self.len_max);
+        }
+    }
+}
+
+/// The whole frames that a [`FrameDecoder`] holds. They may all be kept while the iterator's borrow lasts.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    start: &'a mut usize,
+    len_max: u32,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, BadFrame>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = &self.bytes[*self.start..];
+        // The length is judged as soon as it is there, before the rest of the header.
+        let len = u32::from_le_bytes(*rest.first_chunk::<4>()?);
+        if len < Header::LEN as u32 || len > self.len_max || !len.is_multiple_of(8) {
+            return Some(Err(BadFrame {
+                len,
+                len_max: self.len_max,
+            }));
+        }
+        let frame = rest.get(..len as usize)?;
+        let (header, body) = Header::ref_from_prefix(frame).ok()?;
+        *self.start += frame.len();
+        Some(Ok(Frame { header, body }))
+    }
+}
