@@ -49,6 +49,8 @@ pub const LEASE_MS_MAX: u32 = 24 * 3600 * 1000;
 pub const ATTEMPTS_DEFAULT: u16 = 25;
 /// Largest limit on attempts; a delivery that would pass it makes the job dead.
 pub const ATTEMPTS_MAX: u16 = 60_000;
+/// Deliveries of one job after which it is dead whatever its limit: the attempt number must not wrap.
+pub const DELIVERIES_MAX: u16 = u16::MAX - 1;
 /// First retry delay unless the queue says otherwise, in milliseconds.
 pub const BACKOFF_BASE_MS_DEFAULT: u32 = 1_000;
 /// Cap of the retry delay unless the queue says otherwise, in milliseconds.

@@ -10,6 +10,7 @@ use super::replay::RequestId;
 use super::slot::{Fields, Phase, QUEUED, RESULT, Slot, StateWord, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Engine, retry};
+use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
 use crate::log::{Claim, LogError, LogPosition, Room};
 use smallvec::SmallVec;
@@ -86,7 +87,7 @@ impl<'a> Change<'a> {
             Cause::Failure => fields.failures = fields.failures.saturating_add(1),
             _ => fields.expiries = fields.expiries.saturating_add(1),
         }
-        let to = if before.attempt() >= fields.limit {
+        let to = if before.attempt() >= fields.limit.min(DELIVERIES_MAX) {
             fields.at_ms = now_ms;
             Phase::Dead
         } else if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
@@ -136,7 +137,7 @@ pub(super) fn change_entry(word: StateWord, phase: Phase, fields: &Fields) -> Ch
         releases: U16::new(fields.releases),
         phase: phase as u8,
         noted: 0,
-        reserved: U32::ZERO,
+        has_ttl: U32::new(u32::from(fields.expires_ms != 0)),
     }
 }
 

@@ -4,7 +4,7 @@ use super::dedupe::{Keys, Known, Verdict, body_hash};
 use super::journal::{self, EnqueueHead, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Fields, KEYED, Phase, QUEUED, StateWord, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, KEYED, Phase, QUEUED, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::batch::EnqueueBatch;
@@ -100,6 +100,10 @@ impl Engine {
                 let applied = Applied { position: at, volatile: admitted.volatile };
                 self.sessions.finish(request, applied);
                 self.wake(queue, admitted.slots.len());
+                if queue.is_deleted() {
+                    // Deleted while this was under way: what the deletion did not see goes the same way.
+                    self.drop_jobs(queue, now_ms);
+                }
                 // A duplicate's first job may have been logged after this record was claimed by nobody's
                 // fault; the end of this record lies behind it, since the key table was locked.
                 Ok(Confirmed { level, position: (!admitted.volatile).then_some(end), replayed: false })
@@ -450,9 +454,4 @@ pub(super) fn not_fresh(begun: Begun) -> Refusal {
 /// The answer where a request was applied and its details are gone.
 pub(super) fn already_applied() -> Refusal {
     Refusal::new(ErrorCode::AlreadyApplied, "the request was applied before; its details are no longer kept")
-}
-
-/// A helper for tests and recovery: the word of a slot that holds a new job.
-pub(super) fn new_word(id: JobId, phase: Phase, flags: u8) -> StateWord {
-    StateWord::new(id.generation(), 0, phase, flags)
 }

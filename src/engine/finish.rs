@@ -80,7 +80,7 @@ impl Engine {
         if let Some(event) = run.event {
             queue.counters.count(event, count);
         }
-        if queue.options.keep_finished == 0 {
+        if queue.options.keep_finished == 0 || queue.is_deleted() {
             self.free(queue, &finished.handles);
         } else {
             let mut excess = [0; 256];

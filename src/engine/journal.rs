@@ -177,8 +177,8 @@ pub struct ChangeEntry {
     pub phase: u8,
     /// [`ChangeEntry::ERROR`] or [`ChangeEntry::RESULT`]: a note of this entry stands behind the entries.
     pub noted: u8,
-    /// Zero.
-    pub reserved: U32,
+    /// 1: the TTL it was enqueued with still holds. 0: it had none, or a redrive lifted it.
+    pub has_ttl: U32,
 }
 
 impl ChangeEntry {

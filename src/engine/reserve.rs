@@ -4,7 +4,7 @@ use super::enqueue::{already_applied, not_fresh};
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry, parse_reserve};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Fields, Phase, QUEUED, Slot, StateWord, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, Phase, QUEUED, Slot, TIMED, VOLATILE, id_of};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::job::{JobId, Token};
@@ -234,8 +234,10 @@ impl Engine {
             }
             let fields = slot.fields();
             if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
-                self.expire_unserved(number, word.without(QUEUED), now_ms);
-                return Err(NotTaken::Stale);
+                if self.expire_unserved(number, word, now_ms) {
+                    return Err(NotTaken::Stale);
+                }
+                continue;
             }
             let attempt = word.attempt() + 1;
             let busy = word.with_attempt(attempt).with_phase(Phase::Busy).without(QUEUED);
@@ -425,9 +427,4 @@ impl<'a> BodyReader<'a> {
             }
         }
     }
-}
-
-/// Whether a word read earlier may still be acted on: used where a caller holds no claim on the slot.
-pub(super) fn unchanged(slot: Slot<'_>, word: StateWord) -> bool {
-    slot.state() == word
 }

@@ -11,6 +11,7 @@ use crate::base::batch::{SettleBatch, Settlement};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::{SettleEntry, Verb};
 use crate::base::job::Token;
+use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
 use crate::base::sync::{spin_hint, yield_now};
 use std::collections::HashSet;
@@ -95,8 +96,13 @@ impl Engine {
                 // One more delivery is allowed, so that this one does not count as an attempt.
                 fields.releases = fields.releases.saturating_add(1);
                 fields.limit = fields.limit.saturating_add(1);
-                let expired = fields.expires_ms != 0 && fields.expires_ms <= now_ms;
-                let to = if expired { Phase::Expired } else { Phase::Ready };
+                let to = if before.attempt() >= DELIVERIES_MAX {
+                    Phase::Dead
+                } else if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
+                    Phase::Expired
+                } else {
+                    Phase::Ready
+                };
                 Change::to(number, before, fields, to, Cause::Release, now_ms)
             }
             Verb::Extend => {
