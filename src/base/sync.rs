@@ -51,7 +51,11 @@ impl ZeroedWords {
         let words = zeroed(len + 7);
         let misaligned = (words.as_ptr() as usize % 64) / 8;
         let first = if misaligned == 0 { 0 } else { 8 - misaligned };
-        Self { words, first: if cfg!(loom) { 0 } else { first }, len }
+        Self {
+            words,
+            first: if cfg!(loom) { 0 } else { first },
+            len,
+        }
     }
 
     /// The `len` words from `at` on. Panics when they are outside: a handle that was never given out.
