@@ -366,7 +366,7 @@ impl Engine {
         let flags = if request.is_numbered() { NUMBERED } else { 0 };
         let room = if queue.is_deleted() { Room::Settle } else { Room::Enqueue };
         let (at, end) = self.append(Kind::Queue, flags, &body, room, now_ms).map_err(log_refusal)?;
-        queue.defined_at.store(at.to_bits(), Ordering::Release);
+        queue.defined_at.store(at.raw(), Ordering::Release);
         let level = if self.logged { Durability::Written.max(queue.durability()) } else { Durability::Memory };
         self.sessions.finish(request, Applied { position: at, volatile: false });
         Ok(Confirmed { level, position: Some(end), replayed: false })

@@ -349,6 +349,6 @@ fn put_note(claim: &mut Claim<'_>, note: &[u8], prior: Option<LogPosition>) {
     let padding = crate::base::entry::pad8(4 + note.len()) - 4 - note.len();
     claim.put(&[0; 8][..padding]);
     if let Some(prior) = prior {
-        claim.put(&prior.to_bits().to_le_bytes());
+        claim.put(&prior.raw().to_le_bytes());
     }
 }

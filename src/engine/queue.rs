@@ -287,7 +287,7 @@ impl Queue {
 
     /// Where its definition stands in the log.
     pub fn defined_at(&self) -> LogPosition {
-        LogPosition::from_bits(self.defined_at.load(Ordering::Acquire))
+        LogPosition::from_raw(self.defined_at.load(Ordering::Acquire))
     }
 }
 

@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn applied(offset: u64) -> Applied {
-        Applied { position: LogPosition::from_bits(1 << 32 | offset), volatile: false }
+        Applied { position: LogPosition::from_raw(1 << 32 | offset), volatile: false }
     }
 
     #[test]

@@ -250,8 +250,8 @@ impl<'a> Slot<'a> {
     pub fn write(self, fields: &Fields) {
         let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
         debug_assert!(fields.queue < 1 << 24);
-        set(1, fields.body.to_bits());
-        set(2, fields.note.to_bits());
+        set(1, fields.body.raw());
+        set(2, fields.note.raw());
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
@@ -263,7 +263,7 @@ impl<'a> Slot<'a> {
     /// queue, lengths and lease.
     pub fn write_changes(self, fields: &Fields) {
         let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
-        set(2, fields.note.to_bits());
+        set(2, fields.note.raw());
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
@@ -283,8 +283,8 @@ impl<'a> Slot<'a> {
         let get = |word: usize| self.words[word].load(Ordering::Relaxed);
         let (at, enqueued, expires, shape, extra) = (get(3), get(4), get(5), get(6), get(7));
         Fields {
-            body: LogPosition::from_bits(get(1)),
-            note: LogPosition::from_bits(get(2)),
+            body: LogPosition::from_raw(get(1)),
+            note: LogPosition::from_raw(get(2)),
             at_ms: at >> 16,
             enqueued_ms: enqueued >> 16,
             expires_ms: expires >> 16,
@@ -333,28 +333,28 @@ impl<'a> Slot<'a> {
 
     /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
     pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[1].compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[1].compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Moves the note along with its body, unless a newer note was written meanwhile.
     pub fn move_note(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[2].compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[2].compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// The body as it stands now (it moves when its segment is reclaimed).
     #[inline]
     pub fn body(self) -> LogPosition {
-        LogPosition::from_bits(self.words[1].load(Ordering::Acquire))
+        LogPosition::from_raw(self.words[1].load(Ordering::Acquire))
     }
 
     /// The note as it stands now.
     pub fn note(self) -> LogPosition {
-        LogPosition::from_bits(self.words[2].load(Ordering::Acquire))
+        LogPosition::from_raw(self.words[2].load(Ordering::Acquire))
     }
 
     /// Takes the body away when the job leaves: what the segment's live count goes down by.
     pub fn drop_body(self) -> LogPosition {
-        LogPosition::from_bits(self.words[1].swap(0, Ordering::AcqRel))
+        LogPosition::from_raw(self.words[1].swap(0, Ordering::AcqRel))
     }
 }
 
@@ -373,8 +373,8 @@ mod tests {
         let words = ZeroedWords::new(SLOT_WORDS);
         let slot = Slot::new(words.slice(0, SLOT_WORDS));
         let fields = Fields {
-            body: LogPosition::from_bits(0x0000_0007_0000_1008),
-            note: LogPosition::from_bits(0x0000_0008_0000_2010),
+            body: LogPosition::from_raw(0x0000_0007_0000_1008),
+            note: LogPosition::from_raw(0x0000_0008_0000_2010),
             at_ms: TIME_MASK,
             enqueued_ms: TIME_MASK - 1,
             expires_ms: TIME_MASK - 2,
