@@ -1,8 +1,16 @@
 //! ackring: a single-node job queue engine.
 #![deny(missing_docs)]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands"))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        reason = "a test that cannot go on should panic where it stands"
+    )
+)]
 
 pub mod base;
+#[cfg(feature = "engine")]
+pub mod ring;
 
 pub use base::batch::{
     EnqueueBatch, EnqueueBuilder, EnqueueItem, JobOptions, SettleBatch, SettleBuilder, Settlement,

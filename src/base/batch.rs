@@ -20,7 +20,10 @@ fn invalid(position: usize, text: &str) -> Refusal {
 
 fn check_count(count: usize) -> Result<(), Refusal> {
     if count == 0 || count > limits::BATCH_JOBS_MAX {
-        let text = format!("a batch has 1 to {} entries, this one {count}", limits::BATCH_JOBS_MAX);
+        let text = format!(
+            "a batch has 1 to {} entries, this one {count}",
+            limits::BATCH_JOBS_MAX
+        );
         return Err(Refusal::new(ErrorCode::BatchTooLarge, text));
     }
     Ok(())
@@ -85,9 +88,15 @@ impl<'a> EnqueueBatch<'a> {
             need += entry.padded_len();
         }
         if need != bodies.len() {
-            return Err(malformed("the bodies do not have the lengths that the entries say"));
+            return Err(malformed(
+                "the bodies do not have the lengths that the entries say",
+            ));
         }
-        Ok(Self { entries, bodies, has_keys })
+        Ok(Self {
+            entries,
+            bodies,
+            has_keys,
+        })
     }
 
     /// A batch read back from the log, where flags tell outcomes; otherwise as [`parse`](Self::parse).
@@ -97,9 +106,15 @@ impl<'a> EnqueueBatch<'a> {
         let split = count.checked_mul(EnqueueEntry::LEN)?;
         let (head, bodies) = bytes.split_at_checked(split)?;
         let entries = <[EnqueueEntry]>::ref_from_bytes(head).ok()?;
-        let need = entries.iter().try_fold(0usize, |sum, entry| sum.checked_add(entry.padded_len()))?;
+        let need = entries
+            .iter()
+            .try_fold(0usize, |sum, entry| sum.checked_add(entry.padded_len()))?;
         let has_keys = entries.iter().any(|entry| entry.key_len > 0);
-        (need == bodies.len()).then_some(Self { entries, bodies, has_keys })
+        (need == bodies.len()).then_some(Self {
+            entries,
+            bodies,
+            has_keys,
+        })
     }
 
     /// The fixed parts.
@@ -129,14 +144,21 @@ impl<'a> EnqueueBatch<'a> {
         self.entries.iter().map(move |entry| {
             let body_offset = offset;
             offset += entry.padded_len();
-            EnqueueItem { entry, body_offset, body: &bodies[body_offset..body_offset + entry.body_len()] }
+            EnqueueItem {
+                entry,
+                body_offset,
+                body: &bodies[body_offset..body_offset + entry.body_len()],
+            }
         })
     }
 }
 
 fn check_entry(position: usize, entry: &EnqueueEntry) -> Result<(), Refusal> {
     if entry.payload_len.get() > limits::PAYLOAD_BYTES_MAX {
-        let text = format!("entry {position}: a payload has at most {} bytes", limits::PAYLOAD_BYTES_MAX);
+        let text = format!(
+            "entry {position}: a payload has at most {} bytes",
+            limits::PAYLOAD_BYTES_MAX
+        );
         return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
     }
     if u32::from(entry.meta_len.get()) > limits::META_BYTES_MAX {
@@ -157,7 +179,11 @@ fn check_entry(position: usize, entry: &EnqueueEntry) -> Result<(), Refusal> {
     if entry.flags.get() & !EnqueueEntry::DUE_ABSOLUTE != 0 {
         return Err(malformed("a reserved flag of an entry is set"));
     }
-    let delay_max = if entry.flags.get() & EnqueueEntry::DUE_ABSOLUTE == 0 { limits::DELAY_MS_MAX } else { 1 << 47 };
+    let delay_max = if entry.flags.get() & EnqueueEntry::DUE_ABSOLUTE == 0 {
+        limits::DELAY_MS_MAX
+    } else {
+        1 << 47
+    };
     if entry.due_ms.get() > delay_max || entry.ttl_ms.get() > limits::DELAY_MS_MAX {
         return Err(invalid(position, "a delay or TTL must not exceed ten years"));
     }
@@ -303,7 +329,8 @@ impl<'a> SettleBatch<'a> {
         for (position, entry) in entries.iter().enumerate() {
             check_settlement(position, entry)?;
             if entry.flags & SettleEntry::NOTE != 0 {
-                let (note, after) = split_note(rest).ok_or_else(|| malformed("a note runs out of the frame"))?;
+                let (note, after) =
+                    split_note(rest).ok_or_else(|| malformed("a note runs out of the frame"))?;
                 if note.len() > limits::NOTE_BYTES_MAX as usize {
                     return Err(invalid(position, "an error text or result is longer than 64 KiB"));
                 }
@@ -338,7 +365,10 @@ impl<'a> SettleBatch<'a> {
                 None
             };
             Some(Settlement {
-                token: Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() },
+                token: Token {
+                    id: JobId(entry.id.get()),
+                    attempt: entry.attempt.get(),
+                },
                 verb: Verb::from_u8(entry.verb)?,
                 arg: entry.arg.get(),
                 note,
@@ -364,9 +394,9 @@ fn check_settlement(position: usize, entry: &SettleEntry) -> Result<(), Refusal>
             Err(invalid(position, "a retry delay must not exceed 30 days"))
         }
         Verb::Extend if arg > limits::LEASE_MS_MAX => Err(invalid(position, "a lease must not exceed 24 h")),
-        Verb::Ack | Verb::Reject | Verb::Release if arg != 0 => {
-            Err(malformed("the argument of an ack, a rejection or a release must be 0"))
-        }
+        Verb::Ack | Verb::Reject | Verb::Release if arg != 0 => Err(malformed(
+            "the argument of an ack, a rejection or a release must be 0",
+        )),
         _ => Ok(()),
     }
 }
@@ -483,7 +513,15 @@ mod tests {
     #[test]
     fn a_built_batch_parses_to_what_was_pushed() {
         let mut builder = EnqueueBuilder::new();
-        builder.push(b"payload", &JobOptions { key: b"k", meta: b"meta", priority: 3, ..JobOptions::default() });
+        builder.push(
+            b"payload",
+            &JobOptions {
+                key: b"k",
+                meta: b"meta",
+                priority: 3,
+                ..JobOptions::default()
+            },
+        );
         builder.push(b"", &JobOptions::default());
         let mut bytes = Vec::new();
         builder.write_to(&mut bytes);
@@ -523,7 +561,10 @@ mod tests {
 
     #[test]
     fn settlements_keep_their_notes_apart() {
-        let token = |n| Token { id: JobId::new(1, n), attempt: 1 };
+        let token = |n| Token {
+            id: JobId::new(1, n),
+            attempt: 1,
+        };
         let mut builder = SettleBuilder::new();
         builder.ack(token(1), Some(b"result"));
         builder.release(token(2));

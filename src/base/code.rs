@@ -163,8 +163,15 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with the retry time that fits its class.
     pub fn new(code: ErrorCode, text: impl Into<String>) -> Self {
-        let retry_ms =
-            if code.class() == Class::RetryLater { crate::base::limits::RETRY_LATER_MS } else { 0 };
-        Self { code, retry_ms, text: text.into() }
+        let retry_ms = if code.class() == Class::RetryLater {
+            crate::base::limits::RETRY_LATER_MS
+        } else {
+            0
+        };
+        Self {
+            code,
+            retry_ms,
+            text: text.into(),
+        }
     }
 }

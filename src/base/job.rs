@@ -59,7 +59,9 @@ impl FromStr for JobId {
         if text.is_empty() || text.len() > 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(JobIdParseError(text.to_owned()));
         }
-        u64::from_str_radix(text, 16).map(JobId).map_err(|_| JobIdParseError(text.to_owned()))
+        u64::from_str_radix(text, 16)
+            .map(JobId)
+            .map_err(|_| JobIdParseError(text.to_owned()))
     }
 }
 

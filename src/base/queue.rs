@@ -171,7 +171,9 @@ impl QueueOptions {
 pub fn check_queue_name(name: &str) -> Result<(), OptionsError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b);
     if name.is_empty() || name.len() > limits::QUEUE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
-        return Err(OptionsError("a queue name is 1 to 128 of the characters A-Z a-z 0-9 . _ - : / @ +"));
+        return Err(OptionsError(
+            "a queue name is 1 to 128 of the characters A-Z a-z 0-9 . _ - : / @ +",
+        ));
     }
     Ok(())
 }

@@ -51,13 +51,27 @@ impl ZeroedWords {
         let words = zeroed(len + 7);
         let misaligned = (words.as_ptr() as usize % 64) / 8;
         let first = if misaligned == 0 { 0 } else { 8 - misaligned };
-        Self { words, first: if cfg!(loom) { 0 } else { first }, len }
+        Self {
+            words,
+            first: if cfg!(loom) { 0 } else { first },
+            len,
+        }
     }
 
     /// The `len` words from `at` on. Panics when they are outside: a handle that was never given out.
     #[inline]
     pub(crate) fn slice(&self, at: usize, len: usize) -> &[AtomicU64] {
         &self.words[self.first + at..self.first + at + len]
+    }
+
+    /// The `N` words from `at` on, as a fixed-size group. Panics when they are outside.
+    #[inline]
+    pub(crate) fn group<const N: usize>(&self, at: usize) -> &[AtomicU64; N] {
+        let first = self.first + at;
+        match self.words[first..].first_chunk() {
+            Some(group) => group,
+            None => panic!("word group {at} is outside"),
+        }
     }
 
     /// One word. Panics when it is outside.
