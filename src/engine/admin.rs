@@ -97,10 +97,10 @@ impl Engine {
         self.check_open()?;
         let queue = self.registry.live(queue)?;
         self.once(request, now_ms, || {
-            let was_paused = !queue.set_paused(paused);
+            let changed = queue.set_paused(paused);
             let confirmed = self.define(queue, request, now_ms);
-            if confirmed.is_err() {
-                queue.set_paused(if was_paused { paused } else { !paused });
+            if confirmed.is_err() && changed {
+                queue.set_paused(!paused);
             }
             confirmed
         })

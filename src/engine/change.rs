@@ -174,12 +174,12 @@ impl Engine {
             claim.put(change.entry().as_bytes());
         }
         let entries = done * size_of::<DoneEntry>() + changes * size_of::<ChangeEntry>();
-        let mut note_at = body_at.plus(size_of::<ChangeHead>() + entries);
+        let mut note_at = body_at.plus((size_of::<ChangeHead>() + entries) as u32);
         for change in set.changes.iter_mut().filter(|change| !change.before.has(VOLATILE)) {
             if let Some(note) = change.note {
                 put_note(claim, note, (change.to == Phase::Done).then_some(change.fields.note));
                 change.fields.note = note_at;
-                note_at = note_at.plus(journal::note_len(note, change.to == Phase::Done));
+                note_at = note_at.plus(journal::note_len(note, change.to == Phase::Done) as u32);
             }
         }
     }
@@ -201,7 +201,7 @@ impl Engine {
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
-        let body_at = claim.body_position().plus(prelude);
+        let body_at = claim.body_position().plus(prelude as u32);
         self.put_changes(&mut claim, body_at, set);
         let at = claim.position();
         let end = claim.commit(Kind::Change as u8, if prelude > 0 { NUMBERED } else { 0 }, now_ms, 0);

@@ -10,7 +10,7 @@ use crate::base::limits::DEDUPE_KEYS_MAX;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::engine::queue::QueueId;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// What stands under a key.
@@ -110,9 +110,9 @@ impl Dedupe {
         }
     }
 
-    /// Takes a key back whose job was not logged after all; a key of another job stays.
-    pub fn remove(&self, keys: &mut Keys, key: &[u8], id: JobId) {
-        if keys.known.get(key).is_some_and(|known| known.id == id) {
+    /// Takes a key back whose job, one of `ids`, was not logged after all; a key of another job stays.
+    pub fn remove(&self, keys: &mut Keys, key: &[u8], ids: &HashSet<JobId>) {
+        if keys.known.get(key).is_some_and(|known| ids.contains(&known.id)) {
             keys.known.remove(key);
             self.len.fetch_sub(1, Ordering::Relaxed);
         }

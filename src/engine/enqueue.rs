@@ -15,6 +15,7 @@ use crate::base::queue::Durability;
 use crate::log::{Claim, LogError, LogPosition, Room};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::collections::HashSet;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -39,7 +40,7 @@ impl EnqueueReply {
 /// A batch that has been given slots and waits for its record.
 pub(super) struct Admitted<'a> {
     pub(super) queue: &'a Queue,
-    batch: EnqueueBatch<'a>,
+    pub(super) batch: EnqueueBatch<'a>,
     /// Slots of the entries that make a job, in order.
     slots: SmallVec<[u32; 64]>,
     /// Entries that make none: position and log flag.
@@ -47,8 +48,15 @@ pub(super) struct Admitted<'a> {
     /// Where this batch's ids begin in the reply.
     ids_from: usize,
     bytes: u64,
-    volatile: bool,
-    highest_generation: u32,
+    pub(super) volatile: bool,
+    pub(super) highest_generation: u32,
+}
+
+impl Admitted<'_> {
+    /// How many jobs it makes.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
 }
 
 impl Engine {
@@ -109,7 +117,8 @@ impl Engine {
                 Ok(Confirmed { level, position: (!admitted.volatile).then_some(end), replayed: false })
             }
             Err(error) => {
-                self.unadmit(&admitted, &mut keys, reply);
+                self.unadmit(&admitted, &mut keys);
+                reply.clear();
                 Err(log_refusal(error))
             }
         }
@@ -231,11 +240,12 @@ impl Engine {
         &self,
         admitted: &Admitted<'_>,
         keys: &mut Option<MutexGuard<'_, Keys>>,
-        reply: &mut EnqueueReply,
     ) {
         if let Some(keys) = keys {
-            for (item, id) in admitted.batch.items().zip(&reply.ids[admitted.ids_from..]) {
-                self.dedupe.remove(keys, item.key(), JobId(*id));
+            let ids: HashSet<JobId> =
+                admitted.slots.iter().map(|number| id_of(*number, self.slab.slot(*number).state())).collect();
+            for item in admitted.batch.items().filter(|item| !item.key().is_empty()) {
+                self.dedupe.remove(keys, item.key(), &ids);
             }
         }
         for number in &admitted.slots {
@@ -244,7 +254,6 @@ impl Engine {
         }
         self.slab.give(&admitted.slots);
         admitted.queue.counters.vacate(admitted.slots.len() as u64, admitted.bytes);
-        reply.clear();
     }
 
     /// Writes the record; returns where it stands, where it ends, and where the bodies begin.
@@ -264,7 +273,7 @@ impl Engine {
         }
         let bodies_at = claim
             .body_position()
-            .plus(prelude + journal::enqueue_bodies_offset(admitted.batch.count()));
+            .plus((prelude + journal::enqueue_bodies_offset(admitted.batch.count())) as u32);
         put_enqueue(&mut claim, admitted, reply);
         let at = claim.position();
         let flags = if prelude > 0 { NUMBERED } else { 0 };
@@ -285,7 +294,8 @@ impl Engine {
                 continue;
             }
             let number = admitted.slots[next];
-            let fields = fields_of(item.entry, queue, bodies_at.plus(item.body_offset), now_ms);
+            let body = bodies_at.plus(item.body_offset as u32);
+            let fields = fields_of(item.entry, queue.id, queue.options.max_attempts, body, now_ms);
             let slot = self.slab.slot(number);
             slot.write(&fields);
             let word = slot.state();
@@ -350,7 +360,7 @@ impl Engine {
         applied: Applied,
         read: impl FnOnce(Kind, &[u8]) -> Option<T>,
     ) -> Option<T> {
-        if !applied.position.is_some() {
+        if applied.position.is_none() {
             return None;
         }
         let pin = self.log(applied.volatile).pin(applied.position)?;
@@ -397,8 +407,14 @@ fn put_ids(claim: &mut Claim<'_>, ids: &[u64]) {
     }
 }
 
-/// The fields of a new job.
-pub(super) fn fields_of(entry: &EnqueueEntry, queue: &Queue, body: LogPosition, now_ms: u64) -> Fields {
+/// The fields of a new job; `limit` is what an entry without a limit of its own gets.
+pub(super) fn fields_of(
+    entry: &EnqueueEntry,
+    queue: QueueId,
+    limit: u16,
+    body: LogPosition,
+    now_ms: u64,
+) -> Fields {
     let due_ms = if entry.flags.get() & EnqueueEntry::DUE_ABSOLUTE != 0 {
         entry.due_ms.get()
     } else {
@@ -415,8 +431,8 @@ pub(super) fn fields_of(entry: &EnqueueEntry, queue: &Queue, body: LogPosition, 
         releases: 0,
         failures: 0,
         expiries: 0,
-        limit: if max_attempts == 0 { queue.options.max_attempts } else { max_attempts },
-        queue: queue.id.0,
+        limit: if max_attempts == 0 { limit } else { max_attempts },
+        queue: queue.0,
         priority: entry.priority,
         payload_len: entry.payload_len.get(),
         meta_len: entry.meta_len.get(),

@@ -111,7 +111,7 @@ impl Engine {
             return Err(Refusal::new(ErrorCode::ShuttingDown, "the engine is closed; connect again later"));
         }
         if let Some(reason) = self.durable.poisoned() {
-            return Err(log_refusal(LogError::Poisoned(reason)));
+            return Err(log_refusal(LogError::Poisoned(reason.into())));
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Engine {
             return Ok(());
         }
         let high = generation | (STEP - 1);
-        self.durable.set_segment_note(u64::from(high));
+        self.durable.set_note(u64::from(high));
         self.append(journal::Kind::Generation, 0, &u64::from(high).to_le_bytes(), crate::log::Room::Settle, now_ms)
             .map(|_| ())
     }
@@ -231,7 +231,7 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && applied.position.is_some()).then_some(applied.position);
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
     let level = if position.is_some() { Durability::Written } else { Durability::Memory };
     Confirmed { level, position, replayed: true }
 }

@@ -25,6 +25,8 @@ pub struct Counters {
     bytes: AtomicU64,
     /// Events, in the order of [`Event`].
     events: [AtomicU64; 10],
+    /// Sum of the events when they were last logged.
+    told_events: AtomicU64,
 }
 
 /// What is counted once and never goes down.
@@ -106,7 +108,17 @@ impl Counters {
         std::array::from_fn(|event| self.events[event].load(Ordering::Relaxed))
     }
 
-    /// Adds counts from the log.
+    /// Sum of the events when they were last logged.
+    pub fn told_events(&self) -> u64 {
+        self.told_events.load(Ordering::Relaxed)
+    }
+
+    /// The events were logged when their sum was this.
+    pub fn set_told_events(&self, sum: u64) {
+        self.told_events.store(sum, Ordering::Relaxed);
+    }
+
+    /// Takes counts over from the log.
     pub fn restore_events(&self, events: &[u64; 10]) {
         for (counter, value) in self.events.iter().zip(events) {
             counter.store(*value, Ordering::Relaxed);

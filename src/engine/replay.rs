@@ -88,7 +88,7 @@ impl Session {
         } else {
             self.insert(number, Some(applied));
         }
-        if !applied.volatile && applied.position.is_some() && self.oldest_sequence == 0 {
+        if !applied.volatile && !applied.position.is_none() && self.oldest_sequence == 0 {
             self.oldest_sequence = applied.position.sequence();
         }
     }
@@ -159,6 +159,19 @@ impl Sessions {
             if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
                 session.known.retain(|(known, applied)| *known != request.number || applied.is_some());
             }
+        }
+    }
+
+    /// The request was carried out; unless it was noted where, it left no record.
+    pub fn settle_if_pending(&self, request: RequestId) {
+        if !request.is_numbered() {
+            return;
+        }
+        let mut shard = self.shard(request.session).lock();
+        if let Some(session) = shard.get_mut(&request.session)
+            && session.find(request.number) == Some(None)
+        {
+            session.set(request.number, Applied { position: LogPosition::NONE, volatile: true });
         }
     }
 

@@ -83,7 +83,7 @@ impl Engine {
         }
         let done = self.reserve_fresh(queues, jobs_max, lease_ms, request, now_ms, sink);
         match &done {
-            Ok((_, applied)) if applied.position.is_some() => self.sessions.finish(request, *applied),
+            Ok((_, applied)) if !applied.position.is_none() => self.sessions.finish(request, *applied),
             // Nothing was handed out, so nothing needs to be remembered.
             _ => self.sessions.abandon(request),
         }
@@ -416,7 +416,7 @@ impl<'a> BodyReader<'a> {
         // The body may be moved between reading where it is and pinning that segment; it then stands elsewhere.
         for _ in 0..3 {
             let body = slot.body();
-            if !body.is_some() {
+            if body.is_none() {
                 return;
             }
             if !self.pin.as_ref().is_some_and(|pin| pin.covers(body)) {

@@ -285,6 +285,23 @@ impl Pin<'_> {
     }
 }
 
+impl<'a> Pin<'a> {
+    /// The record whose header stands at `position`, if it is in the pinned segment and committed.
+    pub fn record(&self, position: LogPosition) -> Option<Recovered<'_>> {
+        if !self.covers(position) {
+            return None;
+        }
+        let record = self.segment.record_at(position)?;
+        Some(Recovered {
+            position,
+            kind: record.header.kind,
+            flags: record.header.flags,
+            now_ms: record.header.now_ms.get(),
+            body: record.body,
+        })
+    }
+}
+
 impl Drop for Pin<'_> {
     #[inline]
     fn drop(&mut self) {
