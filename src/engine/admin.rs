@@ -14,7 +14,7 @@ use crate::base::job::{JobId, JobState};
 use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::{Durability, QueueOptions};
 use crate::base::sync::Ordering;
-use crate::log::{LogPosition, Room};
+use crate::log::Room;
 use zerocopy::IntoBytes;
 
 /// Changes in one record of a purge or a redrive of all.
@@ -31,7 +31,9 @@ impl Engine {
         }
         self.check_open()?;
         let define = |queue: &Queue| self.define(queue, RequestId::NONE, now_ms).map(|_| ());
-        self.registry.open(name, self.queue_defaults.clone(), define).map(|(queue, _)| queue.id)
+        self.registry
+            .open(name, self.queue_defaults.clone(), define)
+            .map(|(queue, _)| queue.id)
     }
 
     /// Makes a queue with these options; one that is there with the same options is as good.
@@ -53,7 +55,8 @@ impl Engine {
         };
         let (queue, is_new) = self.registry.open(name, options.clone(), define)?;
         if !is_new && queue.options != *options {
-            let text = format!("queue {name} exists with other options; see `queue info`, or delete it first");
+            let text =
+                format!("queue {name} exists with other options; see `queue info`, or delete it first");
             return Err(Refusal::new(ErrorCode::QueueExists, text));
         }
         Ok((queue.id, confirmed))
@@ -65,7 +68,10 @@ impl Engine {
     /// `QUEUE_NOT_FOUND`.
     pub fn find_queue(&self, name: &str) -> Result<QueueId, Refusal> {
         let text = || format!("there is no queue {name}; `queue ls` shows those there are");
-        self.registry.find(name).map(|queue| queue.id).ok_or_else(|| Refusal::new(ErrorCode::QueueNotFound, text()))
+        self.registry
+            .find(name)
+            .map(|queue| queue.id)
+            .ok_or_else(|| Refusal::new(ErrorCode::QueueNotFound, text()))
     }
 
     /// Stops handing out jobs of a queue; all else goes on. Pausing a paused queue is a success.
@@ -132,7 +138,14 @@ impl Engine {
         for number in 0..self.slab.fresh_from() {
             if let Some(before) = self.take_where(number, queue, all) {
                 let fields = self.slab.slot(number).fields();
-                set.changes.push(Change::to(number, before, fields, Phase::Cancelled, Cause::Cancel, now_ms));
+                set.changes.push(Change::to(
+                    number,
+                    before,
+                    fields,
+                    Phase::Cancelled,
+                    Cause::Cancel,
+                    now_ms,
+                ));
             }
             if set.changes.len() == SWEEP_BATCH {
                 self.apply(&set, now_ms);
@@ -187,11 +200,14 @@ impl Engine {
         self.once(request, now_ms, || {
             let mut set = ChangeSet::default();
             for (position, id) in ids.iter().enumerate() {
-                match self.take_by_id(*id, &set, |phase| phase.public().is_some() && !phase.is_finished()) {
+                match self.take_by_id(*id, &set, |phase| {
+                    phase.public().is_some() && !phase.is_finished()
+                }) {
                     Ok(before) => {
                         let fields = self.slab.slot(id.slot()).fields();
                         let number = id.slot();
-                        let change = Change::to(number, before, fields, Phase::Cancelled, Cause::Cancel, now_ms);
+                        let change =
+                            Change::to(number, before, fields, Phase::Cancelled, Cause::Cancel, now_ms);
                         set.changes.push(change);
                     }
                     Err(found) => {
@@ -200,7 +216,10 @@ impl Engine {
                             Some(_) => ErrorCode::WrongState,
                             None => ErrorCode::JobNotFound,
                         };
-                        items.push(ItemError { position: position as u32, code });
+                        items.push(ItemError {
+                            position: position as u32,
+                            code,
+                        });
                     }
                 }
             }
@@ -236,9 +255,11 @@ impl Engine {
                         match self.take_by_id(*id, &set, |phase| phase == Phase::Dead) {
                             Ok(before) => self.add_redrive(queue, id.slot(), before, now_ms, &mut set),
                             Err(found) => {
-                                let code =
-                                    found.map_or(ErrorCode::JobNotFound, |_| ErrorCode::WrongState);
-                                items.push(ItemError { position: position as u32, code });
+                                let code = found.map_or(ErrorCode::JobNotFound, |_| ErrorCode::WrongState);
+                                items.push(ItemError {
+                                    position: position as u32,
+                                    code,
+                                });
                             }
                         }
                     }
@@ -253,7 +274,8 @@ impl Engine {
                         }
                     }
                     // Oldest deaths first, so that they come back in that order.
-                    set.changes.sort_by_key(|change| self.slab.slot(change.slot).at_ms());
+                    set.changes
+                        .sort_by_key(|change| self.slab.slot(change.slot).at_ms());
                 }
             }
             count = set.changes.len();
@@ -262,12 +284,26 @@ impl Engine {
         Ok((count, confirmed))
     }
 
-    fn add_redrive(&self, queue: &Queue, number: u32, before: StateWord, now_ms: u64, set: &mut ChangeSet<'_>) {
+    fn add_redrive(
+        &self,
+        queue: &Queue,
+        number: u32,
+        before: StateWord,
+        now_ms: u64,
+        set: &mut ChangeSet<'_>,
+    ) {
         let mut fields = self.slab.slot(number).fields();
         let more = fields.max_attempts().min(queue.options.max_attempts).max(1);
         fields.limit = before.attempt().saturating_add(more).min(DELIVERIES_MAX);
         fields.expires_ms = 0;
-        set.changes.push(Change::to(number, before, fields, Phase::Ready, Cause::Redrive, now_ms));
+        set.changes.push(Change::to(
+            number,
+            before,
+            fields,
+            Phase::Ready,
+            Cause::Redrive,
+            now_ms,
+        ));
     }
 
     /// Cancels every job of a queue that is in one of `states`, and forgets finished ones if asked to; says how
@@ -294,7 +330,14 @@ impl Engine {
             for number in 0..self.slab.fresh_from() {
                 if let Some(before) = self.take_where(number, queue, wanted) {
                     let fields = self.slab.slot(number).fields();
-                    set.changes.push(Change::to(number, before, fields, Phase::Cancelled, Cause::Cancel, now_ms));
+                    set.changes.push(Change::to(
+                        number,
+                        before,
+                        fields,
+                        Phase::Cancelled,
+                        Cause::Cancel,
+                        now_ms,
+                    ));
                     count += 1;
                 }
                 if set.changes.len() == SWEEP_BATCH {
@@ -326,7 +369,13 @@ impl Engine {
         match self.log_changes(set, request, now_ms) {
             Ok(logged) => {
                 let level = self.apply(set, now_ms);
-                self.sessions.finish(request, Applied { position: logged.at, volatile: false });
+                self.sessions.finish(
+                    request,
+                    Applied {
+                        position: logged.at,
+                        volatile: false,
+                    },
+                );
                 Ok(self.confirmed(level, logged, items))
             }
             Err(error) => {
@@ -364,12 +413,32 @@ impl Engine {
         }
         body.extend_from_slice(&codec::encode(&queue_record(queue)));
         let flags = if request.is_numbered() { NUMBERED } else { 0 };
-        let room = if queue.is_deleted() { Room::Settle } else { Room::Enqueue };
-        let (at, end) = self.append(Kind::Queue, flags, &body, room, now_ms).map_err(log_refusal)?;
+        let room = if queue.is_deleted() {
+            Room::Settle
+        } else {
+            Room::Enqueue
+        };
+        let (at, end) = self
+            .append(Kind::Queue, flags, &body, room, now_ms)
+            .map_err(log_refusal)?;
         queue.defined_at.store(at.raw(), Ordering::Release);
-        let level = if self.logged { Durability::Written.max(queue.durability()) } else { Durability::Memory };
-        self.sessions.finish(request, Applied { position: at, volatile: false });
-        Ok(Confirmed { level, position: Some(end), replayed: false })
+        let level = if self.logged {
+            Durability::Written.max(queue.durability())
+        } else {
+            Durability::Memory
+        };
+        self.sessions.finish(
+            request,
+            Applied {
+                position: at,
+                volatile: false,
+            },
+        );
+        Ok(Confirmed {
+            level,
+            position: Some(end),
+            replayed: false,
+        })
     }
 
     /// Takes a job by its id if its phase is wanted. Returns the word before, or the phase it was found in;
@@ -438,9 +507,4 @@ pub(super) fn queue_record(queue: &Queue) -> QueueRecord {
         deleted: queue.is_deleted(),
         events: None,
     }
-}
-
-/// Where a queue was last defined, for the reclaimer.
-pub(super) fn defined_at(queue: &Queue) -> LogPosition {
-    queue.defined_at()
 }

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 /// Answer to an enqueue or a step; kept by the caller and used again, so that no request allocates.
 #[derive(Debug, Clone, Default)]
@@ -105,7 +105,10 @@ impl Engine {
             Ok((at, end, bodies_at)) => {
                 self.publish_admitted(&admitted, bodies_at, now_ms);
                 drop(keys);
-                let applied = Applied { position: at, volatile: admitted.volatile };
+                let applied = Applied {
+                    position: at,
+                    volatile: admitted.volatile,
+                };
                 self.sessions.finish(request, applied);
                 self.wake(queue, admitted.slots.len());
                 if queue.is_deleted() {
@@ -114,7 +117,11 @@ impl Engine {
                 }
                 // A duplicate's first job may have been logged after this record was claimed by nobody's
                 // fault; the end of this record lies behind it, since the key table was locked.
-                Ok(Confirmed { level, position: (!admitted.volatile).then_some(end), replayed: false })
+                Ok(Confirmed {
+                    level,
+                    position: (!admitted.volatile).then_some(end),
+                    replayed: false,
+                })
             }
             Err(error) => {
                 self.unadmit(&admitted, &mut keys);
@@ -126,7 +133,11 @@ impl Engine {
 
     /// The durability that a request for this queue gets.
     pub(super) fn level(&self, queue: &Queue, asked: Option<Durability>) -> Durability {
-        if self.logged { asked.unwrap_or(queue.durability()) } else { Durability::Memory }
+        if self.logged {
+            asked.unwrap_or(queue.durability())
+        } else {
+            Durability::Memory
+        }
     }
 
     /// Checks a batch against the queue, counts it against the capacity, and takes slots for its jobs.
@@ -143,7 +154,10 @@ impl Engine {
         for (position, entry) in batch.entries().iter().enumerate() {
             if entry.payload_len.get() > queue.options.payload_bytes_max {
                 let max = queue.options.payload_bytes_max;
-                let text = format!("entry {position}: queue {} takes payloads of up to {max} bytes", queue.name);
+                let text = format!(
+                    "entry {position}: queue {} takes payloads of up to {max} bytes",
+                    queue.name
+                );
                 return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
             }
             bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
@@ -158,7 +172,10 @@ impl Engine {
         if taken < count {
             self.slab.give(&slots[..taken]);
             queue.counters.vacate(count as u64, bytes);
-            let text = format!("all {} slots hold jobs; start with more, or wait", self.slab.slots());
+            let text = format!(
+                "all {} slots hold jobs; start with more, or wait",
+                self.slab.slots()
+            );
             return Err(Refusal::new(ErrorCode::SlabFull, text));
         }
         let volatile = level == Durability::Memory;
@@ -194,12 +211,18 @@ impl Engine {
             id_of(number, word)
         };
         let Some(keys) = keys else {
-            reply.ids.extend(admitted.slots.iter().map(|number| begin(*number, flags).0));
+            reply
+                .ids
+                .extend(admitted.slots.iter().map(|number| begin(*number, flags).0));
             admitted.highest_generation = highest;
             return;
         };
         let mut used = 0;
-        let sequence = if admitted.volatile { 0 } else { self.durable.tail().sequence() };
+        let sequence = if admitted.volatile {
+            0
+        } else {
+            self.durable.tail().sequence()
+        };
         for (position, item) in admitted.batch.items().enumerate() {
             let key = item.key();
             if key.is_empty() {
@@ -213,18 +236,28 @@ impl Engine {
                     let id = begin(admitted.slots[used], flags | KEYED);
                     used += 1;
                     let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms;
-                    self.dedupe.insert(keys, key, Known { id, body_hash: hash, expires_ms, sequence });
+                    self.dedupe.insert(
+                        keys,
+                        key,
+                        Known {
+                            id,
+                            body_hash: hash,
+                            expires_ms,
+                            sequence,
+                        },
+                    );
                     (id.0, None)
                 }
-                Verdict::Duplicate(first) => {
-                    (first.0, Some((EnqueueEntry::DUPLICATE, ErrorCode::Duplicate)))
-                }
+                Verdict::Duplicate(first) => (first.0, Some((EnqueueEntry::DUPLICATE, ErrorCode::Duplicate))),
                 Verdict::Conflict => (0, Some((EnqueueEntry::KEY_CONFLICT, ErrorCode::KeyConflict))),
             };
             reply.ids.push(id);
             if let Some((flag, code)) = outcome {
                 admitted.others.push((position as u32, flag));
-                reply.items.push(ItemError { position: (admitted.ids_from + position) as u32, code });
+                reply.items.push(ItemError {
+                    position: (admitted.ids_from + position) as u32,
+                    code,
+                });
                 let left_out = item.meta().len() as u64 + item.payload().len() as u64;
                 admitted.queue.counters.vacate(1, left_out);
                 admitted.bytes -= left_out;
@@ -236,14 +269,13 @@ impl Engine {
     }
 
     /// Takes an admission back: the log had no room.
-    pub(super) fn unadmit(
-        &self,
-        admitted: &Admitted<'_>,
-        keys: &mut Option<MutexGuard<'_, Keys>>,
-    ) {
+    pub(super) fn unadmit(&self, admitted: &Admitted<'_>, keys: &mut Option<MutexGuard<'_, Keys>>) {
         if let Some(keys) = keys {
-            let ids: HashSet<JobId> =
-                admitted.slots.iter().map(|number| id_of(*number, self.slab.slot(*number).state())).collect();
+            let ids: HashSet<JobId> = admitted
+                .slots
+                .iter()
+                .map(|number| id_of(*number, self.slab.slot(*number).state()))
+                .collect();
             for item in admitted.batch.items().filter(|item| !item.key().is_empty()) {
                 self.dedupe.remove(keys, item.key(), &ids);
             }
@@ -253,7 +285,10 @@ impl Engine {
             slot.publish(slot.state().with_phase(Phase::Free).without(VOLATILE | KEYED));
         }
         self.slab.give(&admitted.slots);
-        admitted.queue.counters.vacate(admitted.slots.len() as u64, admitted.bytes);
+        admitted
+            .queue
+            .counters
+            .vacate(admitted.slots.len() as u64, admitted.bytes);
     }
 
     /// Writes the record; returns where it stands, where it ends, and where the bodies begin.
@@ -344,7 +379,9 @@ impl Engine {
             Kind::Enqueue => replay_group(body, reply),
             Kind::Step => {
                 let (_, groups) = journal::parse_step(body)?;
-                groups.into_iter().try_for_each(|(_, group)| replay_group(group, reply))
+                groups
+                    .into_iter()
+                    .try_for_each(|(_, group)| replay_group(group, reply))
             }
             _ => None,
         });
@@ -373,14 +410,20 @@ impl Engine {
     pub(super) fn key_tables(&self, queues: &mut Vec<QueueId>) -> Vec<(QueueId, Arc<Mutex<Keys>>)> {
         queues.sort_unstable();
         queues.dedup();
-        queues.iter().map(|queue| (*queue, self.dedupe.keys(*queue))).collect()
+        queues
+            .iter()
+            .map(|queue| (*queue, self.dedupe.keys(*queue)))
+            .collect()
     }
 }
 
 /// Copies head, ids, entries and bodies. Entries that make no job get their outcome flagged in the log's copy.
 pub(super) fn put_enqueue(claim: &mut Claim<'_>, admitted: &Admitted<'_>, reply: &EnqueueReply) {
     let count = admitted.batch.count();
-    let head = EnqueueHead { queue: U32::new(admitted.queue.id.0), count: U32::new(count as u32) };
+    let head = EnqueueHead {
+        queue: U32::new(admitted.queue.id.0),
+        count: U32::new(count as u32),
+    };
     claim.put(head.as_bytes());
     put_ids(claim, &reply.ids[admitted.ids_from..admitted.ids_from + count]);
     if admitted.others.is_empty() {
@@ -442,13 +485,19 @@ pub(super) fn fields_of(
 
 fn replay_group(body: &[u8], reply: &mut EnqueueReply) -> Option<()> {
     let parsed = journal::parse_enqueue(body)?;
-    for (id, entry) in parsed.ids.iter().map(U64::get).zip(parsed.batch.entries()) {
+    for (id, entry) in parsed.ids.iter().map(|id| id.get()).zip(parsed.batch.entries()) {
         let flags = entry.flags.get();
         let position = reply.ids.len() as u32;
         if flags & EnqueueEntry::DUPLICATE != 0 {
-            reply.items.push(ItemError { position, code: ErrorCode::Duplicate });
+            reply.items.push(ItemError {
+                position,
+                code: ErrorCode::Duplicate,
+            });
         } else if flags & EnqueueEntry::KEY_CONFLICT != 0 {
-            reply.items.push(ItemError { position, code: ErrorCode::KeyConflict });
+            reply.items.push(ItemError {
+                position,
+                code: ErrorCode::KeyConflict,
+            });
         }
         reply.ids.push(id);
     }
@@ -458,7 +507,10 @@ fn replay_group(body: &[u8], reply: &mut EnqueueReply) -> Option<()> {
 /// The refusal for a numbered request that cannot be carried out now.
 pub(super) fn not_fresh(begun: Begun) -> Refusal {
     match begun {
-        Begun::InProgress => Refusal::new(ErrorCode::InProgress, "the same request is being carried out; ask again"),
+        Begun::InProgress => Refusal::new(
+            ErrorCode::InProgress,
+            "the same request is being carried out; ask again",
+        ),
         Begun::TooOld => Refusal::new(
             ErrorCode::SessionExpired,
             "the request's number is older than the session's window; its outcome is not known any more",
@@ -469,5 +521,8 @@ pub(super) fn not_fresh(begun: Begun) -> Refusal {
 
 /// The answer where a request was applied and its details are gone.
 pub(super) fn already_applied() -> Refusal {
-    Refusal::new(ErrorCode::AlreadyApplied, "the request was applied before; its details are no longer kept")
+    Refusal::new(
+        ErrorCode::AlreadyApplied,
+        "the request was applied before; its details are no longer kept",
+    )
 }

@@ -139,7 +139,9 @@ impl Engine {
                     if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
                         let fields = slot.fields();
                         let cause = Cause::LeaseExpiry;
-                        set.changes.push(Change::retried(self, number, word, fields, cause, None, now_ms, None));
+                        set.changes.push(Change::retried(
+                            self, number, word, fields, cause, None, now_ms, None,
+                        ));
                         return None;
                     }
                 }
@@ -153,7 +155,14 @@ impl Engine {
                 (Phase::Ready | Phase::Scheduled, Watch::Ttl) => {
                     if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
                         let fields = slot.fields();
-                        set.changes.push(Change::to(number, word, fields, Phase::Expired, Cause::Ttl, now_ms));
+                        set.changes.push(Change::to(
+                            number,
+                            word,
+                            fields,
+                            Phase::Expired,
+                            Cause::Ttl,
+                            now_ms,
+                        ));
                         return None;
                     }
                 }
@@ -165,17 +174,23 @@ impl Engine {
 
     fn add_due<'e>(&'e self, number: u32, slot: Slot<'_>, due: &mut Due<'e>) {
         let fields = slot.fields();
-        let same = |(queue, priority): (&Queue, u8)| queue.id.0 == fields.queue && priority == fields.priority;
+        let same =
+            |(queue, priority): (&Queue, u8)| queue.id.0 == fields.queue && priority == fields.priority;
         if !due.to.is_some_and(same) {
             self.push_due(due);
-            due.to = self.registry.get(QueueId(fields.queue)).map(|queue| (queue, fields.priority));
+            due.to = self
+                .registry
+                .get(QueueId(fields.queue))
+                .map(|queue| (queue, fields.priority));
         }
         due.handles.push(number);
     }
 
     fn push_due(&self, due: &mut Due<'_>) {
         if let Some((queue, priority)) = due.to.take() {
-            queue.counters.moved(Phase::Scheduled, Phase::Ready, due.handles.len() as u64);
+            queue
+                .counters
+                .moved(Phase::Scheduled, Phase::Ready, due.handles.len() as u64);
             queue.push_ready(&self.pool, priority, &due.handles);
             self.wake(queue, due.handles.len());
             due.handles.clear();
@@ -207,11 +222,21 @@ impl Engine {
     /// moved and the caller is to look again.
     pub(super) fn expire_unserved(&self, number: u32, word: StateWord, now_ms: u64) -> bool {
         let slot = self.slab.slot(number);
-        if slot.exchange(word, word.with_phase(Phase::Busy).without(QUEUED)).is_err() {
+        if slot
+            .exchange(word, word.with_phase(Phase::Busy).without(QUEUED))
+            .is_err()
+        {
             return false;
         }
         let mut set = ChangeSet::default();
-        set.changes.push(Change::to(number, word, slot.fields(), Phase::Expired, Cause::Ttl, now_ms));
+        set.changes.push(Change::to(
+            number,
+            word,
+            slot.fields(),
+            Phase::Expired,
+            Cause::Ttl,
+            now_ms,
+        ));
         let mut again = SmallVec::new();
         self.commit_expiries(&mut set, now_ms, &mut again);
         // The TTL's own entry may have fired in vain while the job was Busy.
@@ -224,7 +249,9 @@ impl Engine {
     /// Not logged: a restart leaves the worker its whole lease.
     pub fn shorten_leases(&self, tokens: &[Token], deadline_ms: u64) {
         for token in tokens {
-            let Some(slot) = self.slab.get(token.id.slot()) else { continue };
+            let Some(slot) = self.slab.get(token.id.slot()) else {
+                continue;
+            };
             let word = slot.state();
             let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
             if !current || word.phase() != Phase::Leased || slot.at_ms() <= deadline_ms {
@@ -241,7 +268,11 @@ impl Engine {
 
     /// The answer to a request that changed nothing in the log.
     pub(super) fn unlogged(&self) -> Confirmed {
-        Confirmed { level: Durability::Memory, position: None, replayed: false }
+        Confirmed {
+            level: Durability::Memory,
+            position: None,
+            replayed: false,
+        }
     }
 }
 

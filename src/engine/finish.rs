@@ -57,7 +57,13 @@ impl Engine {
             let Some(queue) = self.registry.get(queue_id) else {
                 unreachable!("a job's queue is never forgotten while the engine is open");
             };
-            finished.run = Some(Run { queue, from: before.phase(), to, event, bytes: 0 });
+            finished.run = Some(Run {
+                queue,
+                from: before.phase(),
+                to,
+                event,
+                bytes: 0,
+            });
         }
         publish_finished(slot, before.with_phase(to));
         finished.handles.push(number);
@@ -123,7 +129,11 @@ impl Engine {
             loop {
                 let word = slot.state();
                 debug_assert!(word.phase().is_finished(), "{word:?} is not over");
-                let claimed = if word.has(QUEUED) { Phase::Zombie } else { Phase::Busy };
+                let claimed = if word.has(QUEUED) {
+                    Phase::Zombie
+                } else {
+                    Phase::Busy
+                };
                 // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is
                 // one. A swap, so that a second round of the loop finds nothing more to release.
                 let dropped = slot.drop_body();
@@ -194,7 +204,11 @@ struct Releases<'a> {
 
 impl<'a> Releases<'a> {
     fn new(log: &'a Log) -> Self {
-        Self { log, position: LogPosition::NONE, count: 0 }
+        Self {
+            log,
+            position: LogPosition::NONE,
+            count: 0,
+        }
     }
 
     fn add(&mut self, position: LogPosition) {

@@ -1,15 +1,14 @@
 //! Opening an engine: read the log, put every job back where it was.
 
+use super::Engine;
 use super::config::{EngineConfig, RecoverySummary};
-use super::dedupe::Dedupe;
 use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
 use super::recover::Recovery;
 use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
-use super::{Engine, Sessions};
-use crate::base::limits::{SLOTS_MAX, PRIORITIES};
+use crate::base::limits::{PRIORITIES, SLOTS_MAX};
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError};
 use crate::ring::{ChunkPool, Ring};
@@ -25,7 +24,10 @@ impl Engine {
     /// See [`OpenError`]: the directory is in use, unreadable, of a newer format, or damaged. Nothing was changed.
     pub fn open(config: EngineConfig, now_ms: u64) -> Result<(Engine, RecoverySummary), OpenError> {
         if config.slots == 0 || config.slots > SLOTS_MAX {
-            return Err(OpenError::Config(format!("slots must be between 1 and {SLOTS_MAX}, not {}", config.slots)));
+            return Err(OpenError::Config(format!(
+                "slots must be between 1 and {SLOTS_MAX}, not {}",
+                config.slots
+            )));
         }
         if let Err(error) = config.queue_defaults.check() {
             return Err(OpenError::Config(error.to_string()));
@@ -35,12 +37,18 @@ impl Engine {
         let log_config = LogConfig {
             directory: config.directory,
             segment_bytes: config.segment_bytes,
-            log_bytes_max: if logged { config.log_bytes_max } else { config.memory_bytes_max },
+            log_bytes_max: if logged {
+                config.log_bytes_max
+            } else {
+                config.memory_bytes_max
+            },
             salvage: config.salvage,
         };
         let (durable, report) = Log::open(log_config, now_ms, &mut |record| recovery.visit(record))?;
         if let Some(slots) = recovery.slots_needed {
-            return Err(OpenError::Config(format!("the log holds jobs in {slots} slots; open with at least as many")));
+            return Err(OpenError::Config(format!(
+                "the log holds jobs in {slots} slots; open with at least as many"
+            )));
         }
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
@@ -88,7 +96,11 @@ impl Engine {
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
         // Above every generation that may have been given out: see `note_generation`.
-        let high = if recovery.generation_high == 0 { 0 } else { (recovery.generation_high | 0xffff).wrapping_add(1) };
+        let high = if recovery.generation_high == 0 {
+            0
+        } else {
+            (recovery.generation_high | 0xffff).wrapping_add(1)
+        };
         engine.slab.restore(recovery.fresh_from, high);
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;
@@ -116,7 +128,11 @@ impl Engine {
                 continue;
             }
             let mut fields = slot.fields();
-            let Some(queue) = self.registry.get(QueueId(fields.queue)).filter(|queue| !queue.is_deleted()) else {
+            let Some(queue) = self
+                .registry
+                .get(QueueId(fields.queue))
+                .filter(|queue| !queue.is_deleted())
+            else {
                 // Of a queue that was deleted: gone with it.
                 slot.publish(StateWord::new(word.generation(), 0, Phase::Free, 0));
                 continue;

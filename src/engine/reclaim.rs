@@ -70,7 +70,9 @@ impl Engine {
             self.durable.set_hold(reclaim.cleared);
             return 1;
         }
-        let Some(oldest) = self.durable.oldest().filter(|oldest| oldest.sealed) else { return 0 };
+        let Some(oldest) = self.durable.oldest().filter(|oldest| oldest.sealed) else {
+            return 0;
+        };
         if oldest.sequence < reclaim.cleared {
             return 0;
         }
@@ -127,7 +129,9 @@ impl Engine {
         });
         let mut all = true;
         for straggler in &stragglers {
-            let Some(slot) = self.slab.get(straggler.id.slot()) else { continue };
+            let Some(slot) = self.slab.get(straggler.id.slot()) else {
+                continue;
+            };
             if slot.body() != straggler.body {
                 continue;
             }
@@ -159,9 +163,12 @@ impl Engine {
             };
             if word.generation() != id.generation() || slot.body() != from {
                 // It ended. Copies made so far must not outlive the record that says so.
-                return self.bury_copies(from != straggler.body, volatile, id, now_ms).map(|()| true);
+                return self
+                    .bury_copies(from != straggler.body, volatile, id, now_ms)
+                    .map(|()| true);
             }
-            let Some((to, note)) = self.append_copy(log, volatile, slot, word, &fields, straggler, now_ms)? else {
+            let Some((to, note)) = self.append_copy(log, volatile, slot, word, &fields, straggler, now_ms)?
+            else {
                 continue;
             };
             if !slot.move_body(from, to) {
@@ -183,7 +190,10 @@ impl Engine {
         if !copied || volatile {
             return Ok(());
         }
-        let head = ChangeHead { done: U32::ZERO, changes: U32::new(1) };
+        let head = ChangeHead {
+            done: U32::ZERO,
+            changes: U32::new(1),
+        };
         let entry = ChangeEntry {
             id: U64::new(id.0),
             at_ms: U64::new(now_ms),
@@ -193,7 +203,8 @@ impl Engine {
         };
         let mut body = head.as_bytes().to_vec();
         body.extend_from_slice(entry.as_bytes());
-        self.append(Kind::Change, 0, &body, Room::Migrate, now_ms).map(|_| ())
+        self.append(Kind::Change, 0, &body, Room::Migrate, now_ms)
+            .map(|_| ())
     }
 
     /// Appends a Job record; returns where body and note stand in it, or `None` where the body is gone.
@@ -291,7 +302,9 @@ impl Engine {
             };
             if outcome.is_ok() {
                 let body = codec::encode(&record);
-                outcome = self.append(Kind::Key, 0, &body, Room::Migrate, now_ms).map(|_| ());
+                outcome = self
+                    .append(Kind::Key, 0, &body, Room::Migrate, now_ms)
+                    .map(|_| ());
             }
         });
         outcome
@@ -300,13 +313,19 @@ impl Engine {
 
 fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option<()> {
     let (_, body) = Prelude::split(record.flags, record.body)?;
-    let body_at = record.body_position().plus((record.body.len() - body.len()) as u32);
+    let body_at = record
+        .body_position()
+        .plus((record.body.len() - body.len()) as u32);
     let mut group = |body: &[u8], at: LogPosition| {
         let parsed = journal::parse_enqueue(body)?;
         let bodies_at = at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
         for (item, id) in parsed.batch.items().zip(parsed.ids) {
             let body = bodies_at.plus(item.body_offset as u32);
-            found.push(Straggler { id: JobId(id.get()), body, order: body.raw() });
+            found.push(Straggler {
+                id: JobId(id.get()),
+                body,
+                order: body.raw(),
+            });
         }
         Some(())
     };
@@ -314,12 +333,18 @@ fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option
         Kind::Enqueue => group(body, body_at),
         Kind::Step => {
             let (_, groups) = journal::parse_step(body)?;
-            groups.into_iter().try_for_each(|(offset, bytes)| group(bytes, body_at.plus(offset as u32)))
+            groups
+                .into_iter()
+                .try_for_each(|(offset, bytes)| group(bytes, body_at.plus(offset as u32)))
         }
         Kind::Job => {
             let (head, _) = JobHead::ref_from_prefix(body).ok()?;
             let body = body_at.plus(size_of::<JobHead>() as u32);
-            found.push(Straggler { id: JobId(head.id.get()), body, order: head.order.get() });
+            found.push(Straggler {
+                id: JobId(head.id.get()),
+                body,
+                order: head.order.get(),
+            });
             Some(())
         }
         _ => Some(()),

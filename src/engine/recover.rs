@@ -24,7 +24,13 @@ fn progress(word: StateWord, fields: &Fields) -> (bool, u16, u16, u8, u64) {
         Phase::Dead => 2,
         _ => 1,
     };
-    (word.phase().is_finished(), word.attempt(), fields.limit, rank, fields.at_ms)
+    (
+        word.phase().is_finished(),
+        word.attempt(),
+        fields.limit,
+        rank,
+        fields.at_ms,
+    )
 }
 
 /// Whether the first statement about a job is later than the second.
@@ -87,18 +93,23 @@ impl Recovery {
     pub(super) fn visit(&mut self, record: Recovered<'_>) {
         self.records += 1;
         if self.read(&record).is_none() {
-            self.senseless.push(format!("record at {} of kind {}", record.position, record.kind));
+            self.senseless
+                .push(format!("record at {} of kind {}", record.position, record.kind));
         }
     }
 
     fn read(&mut self, record: &Recovered<'_>) -> Option<()> {
         let (request, body) = Prelude::split(record.flags, record.body)?;
-        let body_at = record.body_position().plus((record.body.len() - body.len()) as u32);
+        let body_at = record
+            .body_position()
+            .plus((record.body.len() - body.len()) as u32);
         let now_ms = record.now_ms;
         match Kind::from_u8(record.kind)? {
             Kind::Enqueue => self.enqueue(body, body_at, now_ms)?,
             Kind::Reserve => {
-                journal::parse_reserve(body)?.iter().for_each(|entry| self.reserve(entry, now_ms));
+                journal::parse_reserve(body)?
+                    .iter()
+                    .for_each(|entry| self.reserve(entry, now_ms));
             }
             Kind::Change => self.change(body, body_at, now_ms)?,
             Kind::Step => {
@@ -119,8 +130,11 @@ impl Recovery {
             }
             Kind::Session => {
                 let told: SessionRecord = codec::decode(body)?;
-                let snapshot =
-                    SessionSnapshot { session: told.session, highest: told.highest, applied: told.applied };
+                let snapshot = SessionSnapshot {
+                    session: told.session,
+                    highest: told.highest,
+                    applied: told.applied,
+                };
                 self.sessions.restore_session(&snapshot, record.position, now_ms);
             }
             Kind::Key => {
@@ -144,7 +158,14 @@ impl Recovery {
     }
 
     fn note_request(&mut self, request: RequestId, position: LogPosition, now_ms: u64) {
-        self.sessions.restore(request, Applied { position, volatile: false }, now_ms);
+        self.sessions.restore(
+            request,
+            Applied {
+                position,
+                volatile: false,
+            },
+            now_ms,
+        );
     }
 
     /// A generation was in use.
@@ -175,8 +196,17 @@ impl Recovery {
                 continue;
             }
             let id = JobId(id.get());
-            let fields = new_fields(item.entry, parsed.queue, bodies_at.plus(item.body_offset as u32), now_ms);
-            let phase = if fields.at_ms > now_ms { Phase::Scheduled } else { Phase::Ready };
+            let fields = new_fields(
+                item.entry,
+                parsed.queue,
+                bodies_at.plus(item.body_offset as u32),
+                now_ms,
+            );
+            let phase = if fields.at_ms > now_ms {
+                Phase::Scheduled
+            } else {
+                Phase::Ready
+            };
             let keyed = if item.key().is_empty() { 0 } else { KEYED };
             self.place(id, StateWord::new(id.generation(), 0, phase, keyed), &fields)?;
             accepted += 1;
@@ -214,7 +244,11 @@ impl Recovery {
             let newer = supersedes((word, fields), (known, &merged));
             merged.body = fields.body;
             if newer {
-                let note = if fields.note.is_none() { merged.note } else { fields.note };
+                let note = if fields.note.is_none() {
+                    merged.note
+                } else {
+                    fields.note
+                };
                 slot.write(&Fields { note, ..*fields });
                 slot.publish(word);
             } else {
@@ -231,13 +265,18 @@ impl Recovery {
 
     fn reserve(&mut self, entry: &ReserveEntry, now_ms: u64) {
         let id = JobId(entry.id.get());
-        let Some((slot, known)) = self.slot(id) else { return };
+        let Some((slot, known)) = self.slot(id) else {
+            return;
+        };
         if known.generation() != id.generation() {
             return;
         }
         let fields = slot.fields();
         let queue = fields.queue;
-        let leased = Fields { at_ms: now_ms + u64::from(entry.lease_ms.get()), ..fields };
+        let leased = Fields {
+            at_ms: now_ms + u64::from(entry.lease_ms.get()),
+            ..fields
+        };
         let word = known.with_attempt(entry.attempt.get()).with_phase(Phase::Leased);
         if supersedes((word, &leased), (known, &fields)) {
             slot.write(&leased);
@@ -251,9 +290,14 @@ impl Recovery {
         let parsed = journal::parse_change(body)?;
         for entry in parsed.done {
             let id = JobId(entry.id.get());
-            let Some((slot, known)) = self.slot(id) else { continue };
+            let Some((slot, known)) = self.slot(id) else {
+                continue;
+            };
             if known.generation() == id.generation() && !known.phase().is_finished() {
-                let fields = Fields { at_ms: now_ms, ..slot.fields() };
+                let fields = Fields {
+                    at_ms: now_ms,
+                    ..slot.fields()
+                };
                 slot.write(&fields);
                 slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Done));
                 self.count(fields.queue, Event::Done, 1);
@@ -279,7 +323,9 @@ impl Recovery {
         use super::queue::Event;
         let id = JobId(entry.id.get());
         let phase = phase_of(entry.phase)?;
-        let Some((slot, known)) = self.slot(id) else { return Some(()) };
+        let Some((slot, known)) = self.slot(id) else {
+            return Some(());
+        };
         if known.generation() != id.generation() {
             return Some(());
         }
@@ -289,9 +335,21 @@ impl Recovery {
             slot.write(&after);
             slot.publish(word);
             let queue = before.queue;
-            self.count(queue, Event::Failed, u64::from(after.failures.saturating_sub(before.failures)));
-            self.count(queue, Event::LeaseExpired, u64::from(after.expiries.saturating_sub(before.expiries)));
-            self.count(queue, Event::Released, u64::from(after.releases.saturating_sub(before.releases)));
+            self.count(
+                queue,
+                Event::Failed,
+                u64::from(after.failures.saturating_sub(before.failures)),
+            );
+            self.count(
+                queue,
+                Event::LeaseExpired,
+                u64::from(after.expiries.saturating_sub(before.expiries)),
+            );
+            self.count(
+                queue,
+                Event::Released,
+                u64::from(after.releases.saturating_sub(before.releases)),
+            );
             match phase {
                 Phase::Done => self.count(queue, Event::Done, 1),
                 Phase::Dead => self.count(queue, Event::Buried, 1),
@@ -308,7 +366,8 @@ impl Recovery {
     fn job(&mut self, body: &[u8], body_at: LogPosition) -> Option<()> {
         let (head, rest) = JobHead::ref_from_prefix(body).ok()?;
         let id = JobId(head.id.get());
-        let data_len = crate::base::entry::pad8(head.payload_len.get() as usize + usize::from(head.meta_len.get()));
+        let data_len =
+            crate::base::entry::pad8(head.payload_len.get() as usize + usize::from(head.meta_len.get()));
         let data_at = body_at.plus(size_of::<JobHead>() as u32);
         rest.get(..data_len)?;
         let notes_at = data_at.plus(data_len as u32);
@@ -355,15 +414,23 @@ impl Recovery {
     /// Settles what had to wait until the queues were known: windows of keys.
     pub(super) fn resolve_keys(&mut self, now_ms: u64) {
         for pending in std::mem::take(&mut self.keys) {
-            let Some((queue, _)) = self.queues.get(&pending.queue).filter(|(queue, _)| !queue.deleted) else {
+            let Some((queue, _)) = self
+                .queues
+                .get(&pending.queue)
+                .filter(|(queue, _)| !queue.deleted)
+            else {
                 continue;
             };
             let expires_ms = pending.accepted_ms + queue.options.dedupe_window_ms;
             if expires_ms <= now_ms {
                 continue;
             }
-            let known =
-                Known { id: pending.id, body_hash: pending.body_hash, expires_ms, sequence: pending.sequence };
+            let known = Known {
+                id: pending.id,
+                body_hash: pending.body_hash,
+                expires_ms,
+                sequence: pending.sequence,
+            };
             let keys = self.dedupe.keys(QueueId(pending.queue));
             self.dedupe.insert(&mut keys.lock(), &pending.key, known);
         }
@@ -392,7 +459,11 @@ fn changed(
         failures: entry.failures.get(),
         expiries: entry.expiries.get(),
         releases: entry.releases.get(),
-        expires_ms: if entry.has_ttl.get() == 0 { 0 } else { before.expires_ms },
+        expires_ms: if entry.has_ttl.get() == 0 {
+            0
+        } else {
+            before.expires_ms
+        },
         note: if note.is_none() { before.note } else { note },
         ..*before
     };

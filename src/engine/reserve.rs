@@ -73,7 +73,8 @@ impl Engine {
     ) -> Result<Confirmed, Refusal> {
         self.check_open()?;
         if queues.is_empty() || queues.len() > QUEUES_PER_REQUEST_MAX || lease_ms > LEASE_MS_MAX {
-            let text = format!("a reserve names 1 to {QUEUES_PER_REQUEST_MAX} queues and a lease of at most 24 h");
+            let text =
+                format!("a reserve names 1 to {QUEUES_PER_REQUEST_MAX} queues and a lease of at most 24 h");
             return Err(Refusal::new(ErrorCode::InvalidArgument, text));
         }
         match self.sessions.begin(request, now_ms) {
@@ -118,9 +119,19 @@ impl Engine {
                 break;
             }
         }
-        let nothing = Applied { position: LogPosition::NONE, volatile: false };
+        let nothing = Applied {
+            position: LogPosition::NONE,
+            volatile: false,
+        };
         if taken.len == 0 {
-            return Ok((Confirmed { level: taken.level, position: None, replayed: false }, nothing));
+            return Ok((
+                Confirmed {
+                    level: taken.level,
+                    position: None,
+                    replayed: false,
+                },
+                nothing,
+            ));
         }
         let (applied, position) = match self.log_reserve(&taken, request, now_ms) {
             Ok(logged) => logged,
@@ -130,7 +141,14 @@ impl Engine {
             }
         };
         self.deliver(&taken, now_ms, sink);
-        Ok((Confirmed { level: taken.level, position, replayed: false }, applied))
+        Ok((
+            Confirmed {
+                level: taken.level,
+                position,
+                replayed: false,
+            },
+            applied,
+        ))
     }
 
     /// Pops and takes jobs of one queue, highest priority first.
@@ -146,11 +164,19 @@ impl Engine {
         for priority in (0..PRIORITIES).rev() {
             while taken.len < jobs_max {
                 let start = taken.len;
-                let want = self.fitting(queue, priority, &mut taken.slots[start..jobs_max], *bytes_room, start == 0);
+                let want = self.fitting(
+                    queue,
+                    priority,
+                    &mut taken.slots[start..jobs_max],
+                    *bytes_room,
+                    start == 0,
+                );
                 if want == 0 {
                     break;
                 }
-                let popped = queue.ring(priority).pop(&self.pool, &mut taken.slots[start..start + want]);
+                let popped = queue
+                    .ring(priority)
+                    .pop(&self.pool, &mut taken.slots[start..start + want]);
                 if popped == 0 {
                     break;
                 }
@@ -275,18 +301,37 @@ impl Engine {
     ) -> Result<(Applied, Option<LogPosition>), LogError> {
         let prelude = Prelude::len_for(request);
         if taken.volatile && prelude == 0 {
-            return Ok((Applied { position: LogPosition::NONE, volatile: true }, None));
+            return Ok((
+                Applied {
+                    position: LogPosition::NONE,
+                    volatile: true,
+                },
+                None,
+            ));
         }
         let entries = taken.entries[..taken.len].as_bytes();
-        let mut claim = self.log(taken.volatile).claim(prelude + 8 + entries.len(), Room::Settle)?;
+        let mut claim = self
+            .log(taken.volatile)
+            .claim(prelude + 8 + entries.len(), Room::Settle)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
         claim.put(&(taken.len as u64).to_le_bytes());
         claim.put(entries);
         let at = claim.position();
-        let end = claim.commit(Kind::Reserve as u8, if prelude > 0 { NUMBERED } else { 0 }, now_ms, 0);
-        Ok((Applied { position: at, volatile: taken.volatile }, (!taken.volatile).then_some(end)))
+        let end = claim.commit(
+            Kind::Reserve as u8,
+            if prelude > 0 { NUMBERED } else { 0 },
+            now_ms,
+            0,
+        );
+        Ok((
+            Applied {
+                position: at,
+                volatile: taken.volatile,
+            },
+            (!taken.volatile).then_some(end),
+        ))
     }
 
     /// The log refused: the jobs go back as they were, behind what is there.
@@ -294,7 +339,12 @@ impl Engine {
         for (number, entry) in taken.slots[..taken.len].iter().zip(&taken.entries) {
             let slot = self.slab.slot(*number);
             let attempt = entry.attempt.get() - 1;
-            slot.publish(slot.state().with_attempt(attempt).with_phase(Phase::Ready).with(QUEUED));
+            slot.publish(
+                slot.state()
+                    .with_attempt(attempt)
+                    .with_phase(Phase::Ready)
+                    .with(QUEUED),
+            );
             if let Some(queue) = self.registry.get(QueueId(slot.queue())) {
                 queue.push_ready(&self.pool, slot.fields().priority, &[*number]);
             }
@@ -311,10 +361,15 @@ impl Engine {
             slot.write_at(now_ms + u64::from(lease_ms));
             let word = slot.state();
             let fields = slot.fields();
-            let token = Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() };
+            let token = Token {
+                id: JobId(entry.id.get()),
+                attempt: entry.attempt.get(),
+            };
             // Published only after the body was read: until then nobody else can settle the job, so its segment
             // stays (the live count covers it) apart from being moved, which `read` follows.
-            reader.read(slot, &fields, |body| sink.push(&head_of(token, &fields, lease_ms), body));
+            reader.read(slot, &fields, |body| {
+                sink.push(&head_of(token, &fields, lease_ms), body)
+            });
             slot.publish(word.with_phase(Phase::Leased).without(TIMED));
             match &mut counted {
                 Some((queue, n)) if queue.id.0 == fields.queue => *n += 1,
@@ -341,9 +396,16 @@ impl Engine {
                 return None;
             }
             for entry in parse_reserve(body)? {
-                let token = Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() };
-                let Some(slot) = self.slab.get(token.id.slot()) else { continue };
-                let Some((word, fields)) = slot.snapshot() else { continue };
+                let token = Token {
+                    id: JobId(entry.id.get()),
+                    attempt: entry.attempt.get(),
+                };
+                let Some(slot) = self.slab.get(token.id.slot()) else {
+                    continue;
+                };
+                let Some((word, fields)) = slot.snapshot() else {
+                    continue;
+                };
                 let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
                 let left_ms = fields.at_ms.saturating_sub(now_ms) as u32;
                 if current && word.phase() == Phase::Leased && left_ms > 0 {

@@ -91,14 +91,26 @@ pub struct StateWord(pub u64);
 
 impl std::fmt::Debug for StateWord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "gen {} attempt {} {:?} flags {:#010b}", self.generation(), self.attempt(), self.phase(), self.flags())
+        write!(
+            f,
+            "gen {} attempt {} {:?} flags {:#010b}",
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            self.flags()
+        )
     }
 }
 
 impl StateWord {
     /// Puts a word together.
     pub fn new(generation: u32, attempt: u16, phase: Phase, flags: u8) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(attempt) << 16 | u64::from(phase as u8) << 8 | u64::from(flags))
+        Self(
+            u64::from(generation) << 32
+                | u64::from(attempt) << 16
+                | u64::from(phase as u8) << 8
+                | u64::from(flags),
+        )
     }
 
     /// Which job of this slot, from 1.
@@ -149,7 +161,12 @@ impl StateWord {
     /// The same with the turn bits moved on.
     pub fn next_turn(self) -> Self {
         let turn = self.flags().wrapping_add(TURN_ONE) & TURN_MASK;
-        Self::new(self.generation(), self.attempt(), self.phase(), (self.flags() & !TURN_MASK) | turn)
+        Self::new(
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            (self.flags() & !TURN_MASK) | turn,
+        )
     }
 }
 
@@ -255,8 +272,14 @@ impl<'a> Slot<'a> {
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
-        set(6, u64::from(fields.queue) << 40 | u64::from(fields.priority) << 32 | u64::from(fields.payload_len));
-        set(7, u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms));
+        set(
+            6,
+            u64::from(fields.queue) << 40 | u64::from(fields.priority) << 32 | u64::from(fields.payload_len),
+        );
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
     }
 
     /// Writes the fields that change after a job was accepted, as the owner: everything but body, enqueue time,
@@ -267,7 +290,10 @@ impl<'a> Slot<'a> {
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
-        set(7, u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms));
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
     }
 
     /// Writes only the deadline, as the owner; the release count beside it is kept.
@@ -309,7 +335,8 @@ impl<'a> Slot<'a> {
     /// Body bytes (payload and metadata) alone.
     #[inline]
     pub fn body_bytes(self) -> usize {
-        self.words[6].load(Ordering::Relaxed) as u32 as usize + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
+        self.words[6].load(Ordering::Relaxed) as u32 as usize
+            + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
     }
 
     /// The deadline alone.
@@ -333,12 +360,16 @@ impl<'a> Slot<'a> {
 
     /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
     pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[1].compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[1]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Moves the note along with its body, unless a newer note was written meanwhile.
     pub fn move_note(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[2].compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[2]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// The body as it stands now (it moves when its segment is reclaimed).
@@ -401,7 +432,10 @@ mod tests {
         for _ in 0..7 {
             word = word.next_turn();
             assert_ne!(word, start);
-            assert_eq!((word.generation(), word.attempt(), word.phase()), (3, 2, Phase::Leased));
+            assert_eq!(
+                (word.generation(), word.attempt(), word.phase()),
+                (3, 2, Phase::Leased)
+            );
             assert!(word.has(TIMED) && word.has(VOLATILE));
         }
         assert_eq!(word.next_turn(), start);

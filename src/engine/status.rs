@@ -32,10 +32,14 @@ impl Engine {
     pub fn job(&self, id: JobId) -> Result<JobStatus, Refusal> {
         let status = self.slab.get(id.slot()).and_then(|slot| {
             let (word, fields) = stable(slot)?;
-            (word.generation() == id.generation()).then(|| self.status(id.slot(), slot, word, &fields, false))?
+            (word.generation() == id.generation())
+                .then(|| self.status(id.slot(), slot, word, &fields, false))?
         });
         status.ok_or_else(|| {
-            Refusal::new(ErrorCode::JobNotFound, format!("there is no job {id}, or it ended and is no longer kept"))
+            Refusal::new(
+                ErrorCode::JobNotFound,
+                format!("there is no job {id}, or it ended and is no longer kept"),
+            )
         })
     }
 
@@ -64,7 +68,9 @@ impl Engine {
             if slot.queue() != queue.id.0 || slot.state().phase() == Phase::Free {
                 continue;
             }
-            let Some((word, fields)) = stable(slot) else { continue };
+            let Some((word, fields)) = stable(slot) else {
+                continue;
+            };
             let wanted = state.is_none_or(|state| word.phase() == Phase::from(state));
             if wanted && fields.queue == queue.id.0 {
                 page.jobs.extend(self.status(number, slot, word, &fields, false));
@@ -108,7 +114,11 @@ impl Engine {
 
     /// The numbers of up to `limit` queues whose names come after `after`, by name.
     pub fn queue_list(&self, after: &str, limit: u32) -> Vec<QueueStats> {
-        self.registry.page(after, limit.clamp(1, LIST_PAGE_MAX) as usize).into_iter().map(stats).collect()
+        self.registry
+            .page(after, limit.clamp(1, LIST_PAGE_MAX) as usize)
+            .into_iter()
+            .map(stats)
+            .collect()
     }
 
     /// The options of a queue.
@@ -121,7 +131,10 @@ impl Engine {
 
     /// Whether nothing can be handed out of any of these queues right now.
     pub fn looks_empty(&self, queues: &[QueueId]) -> bool {
-        queues.iter().filter_map(|queue| self.registry.get(*queue)).all(|queue| queue.looks_empty(&self.pool))
+        queues
+            .iter()
+            .filter_map(|queue| self.registry.get(*queue))
+            .all(|queue| queue.looks_empty(&self.pool))
     }
 
     fn status(

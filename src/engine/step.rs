@@ -59,13 +59,19 @@ impl Engine {
         for (position, settlement) in settles.into_iter().flat_map(|batch| batch.items()).enumerate() {
             if let Err(code) = self.take_settlement(&settlement, now_ms, &mut set) {
                 self.undo(&set);
-                reply.items.push(ItemError { position: position as u32, code });
+                reply.items.push(ItemError {
+                    position: position as u32,
+                    code,
+                });
                 let text = format!("settlement {position} of the step: {code}; nothing was done");
                 return Err(Refusal::new(ErrorCode::StepRefused, text));
             }
         }
-        let mut keyed: Vec<QueueId> =
-            groups.iter().filter(|(_, batch)| batch.has_keys()).map(|(queue, _)| *queue).collect();
+        let mut keyed: Vec<QueueId> = groups
+            .iter()
+            .filter(|(_, batch)| batch.has_keys())
+            .map(|(queue, _)| *queue)
+            .collect();
         let tables = self.key_tables(&mut keyed);
         let mut guards: Vec<(QueueId, Option<MutexGuard<'_, Keys>>)> = lock_all(&tables);
         let mut admitted = Vec::with_capacity(groups.len());
@@ -87,8 +93,16 @@ impl Engine {
                     }
                     let level = self.apply(&set, now_ms);
                     drop(guards);
-                    self.sessions.finish(request, Applied { position: logged.at, volatile: false });
-                    admitted.iter().for_each(|group| self.wake(group.1.queue, group.1.len()));
+                    self.sessions.finish(
+                        request,
+                        Applied {
+                            position: logged.at,
+                            volatile: false,
+                        },
+                    );
+                    admitted
+                        .iter()
+                        .for_each(|group| self.wake(group.1.queue, group.1.len()));
                     let level = admitted.iter().map(|group| group.0).fold(level, Durability::max);
                     return Ok(self.confirmed(level, logged, &[]));
                 }
@@ -97,7 +111,10 @@ impl Engine {
         }
         for (_, group) in admitted.iter().rev() {
             let mut none = None;
-            let keys = guards.iter_mut().find(|(queue, _)| *queue == group.queue.id).map(|(_, keys)| keys);
+            let keys = guards
+                .iter_mut()
+                .find(|(queue, _)| *queue == group.queue.id)
+                .map(|(_, keys)| keys);
             self.unadmit(group, keys.unwrap_or(&mut none));
         }
         reply.clear();
@@ -116,7 +133,10 @@ impl Engine {
         let queue = self.registry.live(queue)?;
         let level = self.level(queue, None);
         let mut none = None;
-        let keys = match guards.iter_mut().find(|(id, _)| *id == queue.id && batch.has_keys()) {
+        let keys = match guards
+            .iter_mut()
+            .find(|(id, _)| *id == queue.id && batch.has_keys())
+        {
             Some((_, keys)) => keys,
             None => &mut none,
         };
@@ -138,9 +158,12 @@ impl Engine {
         // Volatile groups first: if the durable log then refuses, their records are dead weight and nothing else.
         for (index, (_, group)) in groups.iter().enumerate().filter(|(_, (_, group))| group.volatile) {
             self.note_generation(group.highest_generation, now_ms)?;
-            let mut claim = self.volatile.claim(journal::enqueue_len(&group.batch), Room::Enqueue)?;
-            bodies[index].1 =
-                claim.body_position().plus(journal::enqueue_bodies_offset(group.batch.count()) as u32);
+            let mut claim = self
+                .volatile
+                .claim(journal::enqueue_len(&group.batch), Room::Enqueue)?;
+            bodies[index].1 = claim
+                .body_position()
+                .plus(journal::enqueue_bodies_offset(group.batch.count()) as u32);
             put_enqueue(&mut claim, group, reply);
             bodies[index].0 = claim.commit(Kind::Enqueue as u8, 0, now_ms, group.len() as u32);
         }
@@ -162,13 +185,26 @@ impl Engine {
         reply: &EnqueueReply,
         bodies: &mut [(LogPosition, LogPosition)],
     ) -> Result<Logged, LogError> {
-        let durable = || groups.iter().filter(|(_, group)| !group.volatile).map(|(_, group)| group);
+        let durable = || {
+            groups
+                .iter()
+                .filter(|(_, group)| !group.volatile)
+                .map(|(_, group)| group)
+        };
         let prelude = Prelude::len_for(request);
         let change_len = self.change_len(set);
-        let groups_len: usize = durable().map(|group| 8 + journal::enqueue_len(&group.batch)).sum();
-        let room = if groups.is_empty() { Room::Settle } else { Room::Enqueue };
+        let groups_len: usize = durable()
+            .map(|group| 8 + journal::enqueue_len(&group.batch))
+            .sum();
+        let room = if groups.is_empty() {
+            Room::Settle
+        } else {
+            Room::Enqueue
+        };
         let highest = groups.iter().map(|(_, group)| group.highest_generation);
-        highest.into_iter().try_for_each(|generation| self.note_generation(generation, now_ms))?;
+        highest
+            .into_iter()
+            .try_for_each(|generation| self.note_generation(generation, now_ms))?;
         let len = prelude + size_of::<StepHead>() + change_len + groups_len;
         let mut claim = self.durable.claim(len, room)?;
         if prelude > 0 {
@@ -179,21 +215,31 @@ impl Engine {
             groups: U32::new(durable().count() as u32),
         };
         claim.put(head.as_bytes());
-        let change_at = claim.body_position().plus((prelude + size_of::<StepHead>()) as u32);
+        let change_at = claim
+            .body_position()
+            .plus((prelude + size_of::<StepHead>()) as u32);
         self.put_changes(&mut claim, change_at, set);
         let mut group_at = change_at.plus(change_len as u32);
         let mut live = 0;
-        for (index, (_, group)) in groups.iter().enumerate().filter(|(_, (_, group))| !group.volatile) {
+        for (index, (_, group)) in groups
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, group))| !group.volatile)
+        {
             let group_len = journal::enqueue_len(&group.batch);
             claim.put(&(group_len as u64).to_le_bytes());
-            bodies[index].1 =
-                group_at.plus(8 + journal::enqueue_bodies_offset(group.batch.count()) as u32);
+            bodies[index].1 = group_at.plus(8 + journal::enqueue_bodies_offset(group.batch.count()) as u32);
             put_enqueue(&mut claim, group, reply);
             group_at = group_at.plus(8 + group_len as u32);
             live += group.len() as u32;
         }
         let at = claim.position();
-        let end = claim.commit(Kind::Step as u8, if prelude > 0 { NUMBERED } else { 0 }, now_ms, live);
+        let end = claim.commit(
+            Kind::Step as u8,
+            if prelude > 0 { NUMBERED } else { 0 },
+            now_ms,
+            live,
+        );
         Ok(Logged { at, end: Some(end) })
     }
 
@@ -204,5 +250,8 @@ impl Engine {
 
 /// Locks key tables in their order.
 fn lock_all(tables: &[(QueueId, Arc<Mutex<Keys>>)]) -> Vec<(QueueId, Option<MutexGuard<'_, Keys>>)> {
-    tables.iter().map(|(queue, table)| (*queue, Some(table.lock()))).collect()
+    tables
+        .iter()
+        .map(|(queue, table)| (*queue, Some(table.lock())))
+        .collect()
 }
