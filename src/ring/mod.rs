@@ -22,6 +22,3 @@ pub use word::HANDLE_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no free chunk is left for the rings")]
 pub struct PoolExhausted;
-
-mod magazine;
-pub use magazine::SlotPool;
