@@ -268,7 +268,7 @@ impl ChunkPool {
     /// The last resort: what lies in the shards. Also what was given back meanwhile.
     #[cold]
     fn take_from_any(&self, out: &mut [ChunkId]) -> usize {
-        for cache in self.shards.each() {
+        for cache in self.shards.each().flatten() {
             let ready = cache.ready.take(out);
             let count = ready + cache.spent.take(&mut out[ready..]);
             // These do not pass through the free queue, which is where a chunk's next generation begins otherwise.

@@ -9,8 +9,12 @@ use crate::ring::pause::{Point, point};
 use crossbeam_utils::CachePadded;
 use std::ops::Deref;
 
-/// How many shards a pool has. Threads beyond that share them.
-pub(super) const SHARDS: usize = if cfg!(loom) { 1 } else { 32 };
+/// How many shards a pool has. Threads beyond that share them; models and unit tests want threads to meet.
+pub(super) const SHARDS: usize = match (cfg!(loom), cfg!(test)) {
+    (true, _) => 1,
+    (_, true) => 2,
+    _ => 32,
+};
 
 /// The shards of one pool.
 pub(super) struct Shards<T> {
@@ -60,10 +64,10 @@ impl<T> Shards<T> {
         self.try_hold(thread_index() % SHARDS)
     }
 
-    /// Every shard that nobody holds right now, this thread's first.
-    pub(super) fn each(&self) -> impl Iterator<Item = Held<'_, T>> {
+    /// Every shard, this thread's first; `None` for one that somebody else holds right now.
+    pub(super) fn each(&self) -> impl Iterator<Item = Option<Held<'_, T>>> {
         let own = thread_index();
-        (0..SHARDS).filter_map(move |step| self.try_hold((own + step) % SHARDS))
+        (0..SHARDS).map(move |step| self.try_hold((own + step) % SHARDS))
     }
 
     /// The contents, for counters that are read without holding the shard.
