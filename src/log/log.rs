@@ -86,7 +86,8 @@ impl Room {
     /// How many segments must be left after a roll for this purpose.
     pub(super) fn roll_reserve(self) -> usize {
         match self {
-            Room::Enqueue | Room::Settle => 1,
+            Room::Enqueue => 2,
+            Room::Settle => 1,
             Room::Migrate => 0,
         }
     }
@@ -153,6 +154,7 @@ pub struct Log {
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
+    pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
     pub(super) now_ms: AtomicU64,
     pub(super) note: AtomicU64,
@@ -285,6 +287,23 @@ impl Pin<'_> {
     }
 }
 
+impl<'a> Pin<'a> {
+    /// The record whose header stands at `position`, if it is in the pinned segment and committed.
+    pub fn record(&self, position: LogPosition) -> Option<Recovered<'_>> {
+        if !self.covers(position) {
+            return None;
+        }
+        let record = self.segment.record_at(position)?;
+        Some(Recovered {
+            position,
+            kind: record.header.kind,
+            flags: record.header.flags,
+            now_ms: record.header.now_ms.get(),
+            body: record.body,
+        })
+    }
+}
+
 impl Drop for Pin<'_> {
     #[inline]
     fn drop(&mut self) {
@@ -391,6 +410,15 @@ impl Log {
         }
     }
 
+    /// As [`release`](Self::release), for jobs whose body was copied to a new record that ends at `copy_end`: the
+    /// old segment is not used again before the copy is durable.
+    pub fn release_after(&self, position: LogPosition, jobs: u32, copy_end: LogPosition) {
+        match self.segments.by_sequence(position.sequence()) {
+            Some(segment) => segment.release_after(u64::from(jobs), copy_end),
+            None => debug_assert!(false, "release in a segment that is gone: {position}"),
+        }
+    }
+
     /// Keeps the segment of `position` from being used again. `None` when that has happened already.
     #[inline]
     pub fn pin(&self, position: LogPosition) -> Option<Pin<'_>> {
@@ -402,6 +430,14 @@ impl Log {
     /// Segments from `sequence` on are not recycled, whatever their live count; `u32::MAX` lifts the hold.
     pub fn set_hold(&self, sequence: u32) {
         self.hold.store(sequence, Ordering::Release);
+    }
+
+    /// Whether segments may be used again before they were synced (at first not). Then a log whose jobs are
+    /// settled quickly goes round in a few hot segments and hardly touches the disk: a power cut loses what was
+    /// settled along with its settling. It also loses whatever else the engine wanted to know of those
+    /// segments, so it takes care of that by the hold.
+    pub fn set_recycles_unsynced(&self, may: bool) {
+        self.recycles_unsynced.store(may, Ordering::Relaxed);
     }
 
     /// A number of the engine's that is written into each segment begun from now on; recovery gives back the

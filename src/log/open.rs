@@ -356,6 +356,7 @@ impl Log {
             durable: CachePadded::new(AtomicU64::new(start.raw())),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
+            recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(now_ms),
             note: AtomicU64::new(0),
             hold: AtomicU32::new(u32::MAX),
