@@ -442,7 +442,7 @@ impl Log {
 
     /// A number of the engine's that is written into each segment begun from now on; recovery gives back the
     /// highest it finds. Lower values than before are ignored.
-    pub fn set_note(&self, note: u64) {
+    pub fn set_segment_note(&self, note: u64) {
         self.note.fetch_max(note, Ordering::Relaxed);
     }
 

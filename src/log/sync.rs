@@ -15,7 +15,7 @@ use crate::log::tail::committed_prefix;
 use crossbeam_utils::Backoff;
 use parking_lot::Mutex;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// Called before each flush with the segment's sequence number; an error stands for one of the disk.
 pub type FlushHook = Box<dyn Fn(u32) -> io::Result<()> + Send + Sync>;
@@ -29,7 +29,7 @@ pub(super) struct Syncer {
     /// When the background sync last ran, in milliseconds since the Unix epoch.
     last_ms: AtomicU64,
     marked: Mutex<Mark>,
-    reason: OnceLock<Arc<str>>,
+    reason: OnceLock<String>,
     hook: OnceLock<FlushHook>,
 }
 
@@ -68,7 +68,7 @@ impl Log {
 
     /// Why the log is poisoned, if it is.
     pub fn poisoned(&self) -> Option<String> {
-        self.syncer.reason.get().map(|reason| reason.to_string())
+        self.syncer.reason.get().cloned()
     }
 
     pub(super) fn poisoned_error(&self) -> LogError {
@@ -84,10 +84,7 @@ impl Log {
     /// After this nothing is confirmed any more, whatever a later call to the disk would answer: the pages that
     /// a failed sync did not write may be marked clean.
     pub(super) fn poison(&self, action: &str, error: &io::Error) -> LogError {
-        let _ = self
-            .syncer
-            .reason
-            .set(format!("could not {action}: {error}").into());
+        let _ = self.syncer.reason.set(format!("could not {action}: {error}"));
         self.is_poisoned.store(true, Ordering::Release);
         self.poisoned_error()
     }
