@@ -427,6 +427,11 @@ impl Log {
         segment.holders.pin(sequence).then_some(Pin { segment, sequence })
     }
 
+    /// Size of a segment, in bytes.
+    pub fn segment_bytes(&self) -> u32 {
+        self.segment_bytes
+    }
+
     /// Segments from `sequence` on are not recycled, whatever their live count; `u32::MAX` lifts the hold.
     pub fn set_hold(&self, sequence: u32) {
         self.hold.store(sequence, Ordering::Release);
