@@ -178,8 +178,8 @@ fn configurations_that_make_no_sense_are_refused() {
 fn the_note_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _) = open(durable_config(&directory));
-    log.set_note(77);
-    log.set_note(5);
+    log.set_segment_note(77);
+    log.set_segment_note(5);
     for n in 0..200 {
         append(&log, n, 1000);
     }

@@ -85,12 +85,13 @@ pub const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// Most segments that a log may have at once. Each is a mapping, and Linux allows a process 65,530 of those.
 pub const SEGMENTS_MAX: usize = 32 * 1024;
-/// Fewest segments that a log must be allowed: one written, one older, and the two of the reserve.
+/// Fewest segments that a log must be allowed: one written, and the three that a roll
+/// for new jobs wants to see: the next one and the reserve of two.
 pub const SEGMENTS_MIN: usize = 4;
 /// Segments kept prepared to be rolled to, in the background.
 pub const SEGMENTS_READY: usize = 2;
 /// Segments kept that hold nothing, those that are ready included.
-pub const SEGMENTS_SPARE: usize = 3;
+pub const SEGMENTS_SPARE: usize = 4;
 /// Pause before a segment is made again after the disk was found full, in milliseconds.
 pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.

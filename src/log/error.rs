@@ -3,7 +3,6 @@
 use crate::log::position::LogPosition;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Why a log could not be opened. Nothing on the disk was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +87,7 @@ pub enum LogError {
     },
     /// A write or sync failed before. Nothing is confirmed any more; the process should end.
     #[error("the log is poisoned: {0}; restart the server once the disk is sound")]
-    Poisoned(Arc<str>),
+    Poisoned(String),
 }
 
 /// A place where the log is not what it was, with the reason.

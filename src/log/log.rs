@@ -86,7 +86,8 @@ impl Room {
     /// How many segments must be left after a roll for this purpose.
     pub(super) fn roll_reserve(self) -> usize {
         match self {
-            Room::Enqueue | Room::Settle => 1,
+            Room::Enqueue => 2,
+            Room::Settle => 1,
             Room::Migrate => 0,
         }
     }
@@ -153,6 +154,7 @@ pub struct Log {
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
+    pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
     pub(super) now_ms: AtomicU64,
     pub(super) note: AtomicU64,
@@ -408,6 +410,15 @@ impl Log {
         }
     }
 
+    /// As [`release`](Self::release), for jobs whose body was copied to a new record that ends at `copy_end`: the
+    /// old segment is not used again before the copy is durable.
+    pub fn release_after(&self, position: LogPosition, jobs: u32, copy_end: LogPosition) {
+        match self.segments.by_sequence(position.sequence()) {
+            Some(segment) => segment.release_after(u64::from(jobs), copy_end),
+            None => debug_assert!(false, "release in a segment that is gone: {position}"),
+        }
+    }
+
     /// Keeps the segment of `position` from being used again. `None` when that has happened already.
     #[inline]
     pub fn pin(&self, position: LogPosition) -> Option<Pin<'_>> {
@@ -426,9 +437,17 @@ impl Log {
         self.hold.store(sequence, Ordering::Release);
     }
 
+    /// Whether segments may be used again before they were synced (at first not). Then a log whose jobs are
+    /// settled quickly goes round in a few hot segments and hardly touches the disk: a power cut loses what was
+    /// settled along with its settling. It also loses whatever else the engine wanted to know of those
+    /// segments, so it takes care of that by the hold.
+    pub fn set_recycles_unsynced(&self, may: bool) {
+        self.recycles_unsynced.store(may, Ordering::Relaxed);
+    }
+
     /// A number of the engine's that is written into each segment begun from now on; recovery gives back the
     /// highest it finds. Lower values than before are ignored.
-    pub fn set_note(&self, note: u64) {
+    pub fn set_segment_note(&self, note: u64) {
         self.note.fetch_max(note, Ordering::Relaxed);
     }
 

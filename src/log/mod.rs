@@ -8,6 +8,8 @@ mod open;
 mod position;
 mod record;
 mod recover;
+#[cfg(test)]
+mod recover_test;
 mod region;
 mod segment;
 mod space;

@@ -37,7 +37,7 @@ pub struct RecoveryReport {
     pub torn_tail: bool,
     /// What was given up, when opened with salvage.
     pub salvaged: Vec<Corruption>,
-    /// Highest note found; see [`Log::set_note`].
+    /// Highest note found; see [`Log::set_segment_note`].
     pub note_max: u64,
 }
 
@@ -356,6 +356,7 @@ impl Log {
             durable: CachePadded::new(AtomicU64::new(start.raw())),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
+            recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(now_ms),
             note: AtomicU64::new(0),
             hold: AtomicU32::new(u32::MAX),
@@ -385,7 +386,7 @@ impl Log {
             let text = "the log has more damaged places than a segment can list".to_owned();
             return Err(OpenError::Config(text));
         }
-        self.set_note(start.note);
+        self.set_segment_note(start.note);
         let refused = |error: LogError| match error {
             LogError::Full { .. } => {
                 failed("begin a segment in", path.clone())(io::ErrorKind::StorageFull.into())

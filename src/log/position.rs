@@ -61,6 +61,12 @@ impl LogPosition {
         Self(self.0 + bytes as u64)
     }
 
+    /// Whether this is a place at all.
+    #[inline]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
     /// Whether this is [`LogPosition::NONE`].
     #[inline]
     pub const fn is_none(self) -> bool {

@@ -51,7 +51,6 @@ pub(crate) struct Recovery {
 #[derive(Debug, Clone, Copy, Default)]
 struct Kept {
     sequence: u32,
-    boot: u32,
     end: LogPosition,
 }
 
@@ -208,7 +207,6 @@ impl Recovery {
         if has_engine_record {
             *kept = Kept {
                 sequence,
-                boot: boot.number,
                 end: boot.end,
             };
         }

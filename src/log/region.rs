@@ -85,14 +85,6 @@ impl Region {
         unsafe { pointer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
     }
 
-    /// Writes `len` zeros at `offset`, under the same conditions as [`write`](Self::write).
-    #[inline]
-    pub(super) fn zero(&self, offset: usize, len: usize) {
-        let pointer = self.pointer(offset, len);
-        // SAFETY: as in `write`.
-        unsafe { pointer.write_bytes(0, len) }
-    }
-
     /// The bytes from `offset` on. The caller has seen their record committed and keeps the segment from being
     /// retired (a pin, a live job, or the lock under which segments are retired) for as long as it holds them.
     #[inline]

@@ -23,6 +23,8 @@ pub(super) struct Segment {
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
     live: CachePadded<AtomicU64>,
+    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
+    barrier: AtomicU64,
 }
 
 impl Segment {
@@ -35,6 +37,7 @@ impl Segment {
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
             live: CachePadded::new(AtomicU64::new(0)),
+            barrier: AtomicU64::new(0),
         }
     }
 
@@ -54,6 +57,7 @@ impl Segment {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
         self.live.store(0, Ordering::Relaxed);
+        self.barrier.store(0, Ordering::Relaxed);
         self.holders.assign(header.sequence.get());
     }
 
@@ -80,6 +84,17 @@ impl Segment {
         // Release: what was read of the jobs was read before the segment is written again.
         let before = self.live.fetch_sub(jobs, Ordering::Release);
         debug_assert!(before >= jobs, "a segment's live count went below zero");
+    }
+
+    /// As [`release`](Self::release), for jobs that were copied: the copy must be durable before the original goes.
+    pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
+        // Relaxed: seen by whoever sees the count that follows.
+        self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
+        self.release(jobs);
+    }
+
+    pub(super) fn barrier(&self) -> LogPosition {
+        LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
     }
 
     pub(super) fn live(&self) -> u64 {

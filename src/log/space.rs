@@ -134,30 +134,39 @@ impl Log {
 
     /// The next segment of the log, prepared; made ready on the spot when nobody did so ahead.
     fn take_ready(&self, room: Room) -> Result<u32, LogError> {
-        if let Some(sequence) = self.pop_ready(room)? {
+        if let Some(sequence) = self.pop_ready(room) {
             return Ok(sequence);
         }
         let mut keeper = self.keeper.lock();
-        if let Some(sequence) = self.pop_ready(room)? {
-            return Ok(sequence);
+        loop {
+            if let Some(sequence) = self.pop_ready(room) {
+                return Ok(sequence);
+            }
+            let (has_ready, is_short) = {
+                let space = self.space.lock();
+                (!space.ready.is_empty(), space.unused() <= room.roll_reserve())
+            };
+            // Better to use a segment again than to make one: its pages are there. The reserve consists of real
+            // segments, so that a disk which turns out to be full does not take it away.
+            if is_short && self.recycle(&mut keeper, 1)? == 0 {
+                let number = self.make(&mut keeper, false)?;
+                self.space.lock().spare.push(number);
+            }
+            if !has_ready {
+                self.prepare(&mut keeper, false)?;
+            }
         }
-        // Better to use a segment again than to make one: its pages are there.
-        if self.space.lock().spare.is_empty() {
-            self.recycle(&mut keeper, 1)?;
-        }
-        self.prepare(&mut keeper, false)?;
-        self.pop_ready(room)?.ok_or_else(|| self.full())
     }
 
-    fn pop_ready(&self, room: Room) -> Result<Option<u32>, LogError> {
+    /// A ready segment, if there is one and its going leaves the reserve whole.
+    fn pop_ready(&self, room: Room) -> Option<u32> {
         let mut space = self.space.lock();
-        if space.obtainable() <= room.roll_reserve() {
-            drop(space);
-            return Err(self.full());
+        if space.unused() <= room.roll_reserve() {
+            return None;
         }
         let sequence = space.ready.pop_front();
         self.publish(&space);
-        Ok(sequence)
+        sequence
     }
 
     /// Takes the first segment at a start, whatever the reserves are.
@@ -276,12 +285,7 @@ impl Log {
         let mut done = 0;
         while done < budget {
             let sequence = keeper.oldest;
-            let passed = if self.directory.is_some() {
-                self.durable()
-            } else {
-                self.advance_prefix()
-            };
-            if passed.sequence() <= sequence || sequence >= self.hold.load(Ordering::Acquire) {
+            if sequence >= self.tail().sequence() || sequence >= self.hold.load(Ordering::Acquire) {
                 break;
             }
             let Some(segment) = self.segments.by_sequence(sequence) else {
@@ -289,9 +293,15 @@ impl Log {
                 keeper.oldest += 1;
                 continue;
             };
-            if segment.live() != 0 || !segment.holders.retire(sequence) {
+            if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Release and
+            // maximum as in the flush, which may be under way.
+            self.durable.fetch_max(
+                LogPosition::new(sequence + 1, DATA_START).raw(),
+                Ordering::Release,
+            );
             if self.directory.is_some() {
                 let written = segment.write_header(&self.spare_header(), true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
@@ -304,6 +314,23 @@ impl Log {
             done += 1;
         }
         Ok(done)
+    }
+
+    /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
+    /// disk has what the segment's jobs rely on now.
+    fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
+        if segment.live() != 0 {
+            return false;
+        }
+        let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
+        let passed = if must_be_durable {
+            self.durable()
+        } else {
+            self.advance_prefix()
+        };
+        // Looked at again: a record committed after the first look has added its jobs before its commit word,
+        // and the walk that passed it has seen that word.
+        passed.sequence() > sequence && segment.live() == 0 && self.durable() >= segment.barrier()
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.

@@ -8,14 +8,14 @@
 use crate::base::limits;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::log::error::LogError;
-use crate::log::log::{Log, Room};
+use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{DATA_START, HEADER_LEN, KIND_MARK};
 use crate::log::tail::committed_prefix;
 use crossbeam_utils::Backoff;
 use parking_lot::Mutex;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// Called before each flush with the segment's sequence number; an error stands for one of the disk.
 pub type FlushHook = Box<dyn Fn(u32) -> io::Result<()> + Send + Sync>;
@@ -28,10 +28,17 @@ pub(super) struct Syncer {
     prefix: Mutex<LogPosition>,
     /// When the background sync last ran, in milliseconds since the Unix epoch.
     last_ms: AtomicU64,
-    /// End of the last mark: nothing to sync while that is the end of the log.
-    marked: Mutex<LogPosition>,
-    reason: OnceLock<Arc<str>>,
+    marked: Mutex<Mark>,
+    reason: OnceLock<String>,
     hook: OnceLock<FlushHook>,
+}
+
+/// The last mark written: nothing to do in the background while the log ends with it and it was alone in not being
+/// durable, or while nothing more was committed than it knew to be durable.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    durable: LogPosition,
+    end: LogPosition,
 }
 
 impl Syncer {
@@ -41,7 +48,7 @@ impl Syncer {
             flush: Mutex::new(()),
             prefix: Mutex::new(start),
             last_ms: AtomicU64::new(now_ms),
-            marked: Mutex::new(LogPosition::NONE),
+            marked: Mutex::new(Mark::default()),
             reason: OnceLock::new(),
             hook: OnceLock::new(),
         }
@@ -61,7 +68,7 @@ impl Log {
 
     /// Why the log is poisoned, if it is.
     pub fn poisoned(&self) -> Option<String> {
-        self.syncer.reason.get().map(|reason| reason.to_string())
+        self.syncer.reason.get().cloned()
     }
 
     pub(super) fn poisoned_error(&self) -> LogError {
@@ -77,10 +84,7 @@ impl Log {
     /// After this nothing is confirmed any more, whatever a later call to the disk would answer: the pages that
     /// a failed sync did not write may be marked clean.
     pub(super) fn poison(&self, action: &str, error: &io::Error) -> LogError {
-        let _ = self
-            .syncer
-            .reason
-            .set(format!("could not {action}: {error}").into());
+        let _ = self.syncer.reason.set(format!("could not {action}: {error}"));
         self.is_poisoned.store(true, Ordering::Release);
         self.poisoned_error()
     }
@@ -171,8 +175,9 @@ impl Log {
                 flushed.map_err(|error| self.poison("sync the log", &error))?;
             }
         }
-        // Release: whoever sees the new value may confirm what is before it. Only the leader stores.
-        self.durable.store(to.raw(), Ordering::Release);
+        // Release: whoever sees the new value may confirm what is before it. Maximum, because retiring a segment
+        // moves it too.
+        self.durable.fetch_max(to.raw(), Ordering::Release);
         Ok(())
     }
 
@@ -180,8 +185,10 @@ impl Log {
         if let Some(hook) = self.syncer.hook.get() {
             hook(sequence)?;
         }
+        // A segment that was retired meanwhile has nothing to bring to the disk. (Flushing one that is used again
+        // under the leader's hands would only be needless.)
         let Some(segment) = self.segments.by_sequence(sequence) else {
-            unreachable!("a segment is not recycled before it is durable");
+            return Ok(());
         };
         segment.region().flush(start as usize, (end - start) as usize)
     }
@@ -200,21 +207,31 @@ impl Log {
         let Some(mut marked) = self.syncer.marked.try_lock() else {
             return 0;
         };
-        if self.advance_prefix() == *marked || self.sync().is_err() {
+        let prefix = self.advance_prefix();
+        if prefix == marked.end || prefix <= marked.durable || self.sync().is_err() {
             return 0;
         }
-        *marked = self.mark(now_ms).unwrap_or(*marked);
+        if self.durable() > marked.durable {
+            *marked = self.mark(now_ms);
+        }
         1
     }
 
     /// Appends a record that says how far the log is on the disk, so that damage to the last records that were
     /// synced is told from a torn tail. Only where it fits: it is not worth a segment.
-    fn mark(&self, now_ms: u64) -> Option<LogPosition> {
-        let position = self.tail.claim(HEADER_LEN as u32, self.segment_bytes).ok()?;
-        Some(
-            self.claimed(position, HEADER_LEN as u32)
-                .publish(KIND_MARK, 0, now_ms),
-        )
+    fn mark(&self, now_ms: u64) -> Mark {
+        let durable = self.durable();
+        let mut end = LogPosition::NONE;
+        if let Ok(position) = self.tail.claim(HEADER_LEN as u32, self.segment_bytes) {
+            let mark_end = self
+                .claimed(position, HEADER_LEN as u32)
+                .publish(KIND_MARK, 0, now_ms);
+            // Only a mark right behind what is durable leaves nothing to do.
+            if position == durable {
+                end = mark_end;
+            }
+        }
+        Mark { durable, end }
     }
 
     /// Syncs, marks and syncs again: the last act before the log is dropped in good order.
@@ -224,12 +241,8 @@ impl Log {
     pub fn close(&self, now_ms: u64) -> Result<(), LogError> {
         self.sync()?;
         if self.directory.is_some() {
-            let mut marked = self.syncer.marked.lock();
-            if self.durable() != *marked {
-                *marked = self.claim(0, Room::Migrate)?.publish(KIND_MARK, 0, now_ms);
-                drop(marked);
-                self.sync()?;
-            }
+            *self.syncer.marked.lock() = self.mark(now_ms);
+            self.sync()?;
         }
         Ok(())
     }

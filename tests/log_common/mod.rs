@@ -3,6 +3,7 @@
 
 use ackring::limits::SEGMENT_BYTES_MIN;
 use ackring::log::{Log, LogConfig, LogPosition, RecoveryReport, Room};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -88,6 +89,35 @@ pub(crate) fn segment_files(path: &Path) -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "segment"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The file that holds a segment, found by its header.
+pub(crate) fn file_of(path: &Path, position: LogPosition) -> PathBuf {
+    let holds = |file: &PathBuf| std::fs::read(file).unwrap()[16..20] == position.sequence().to_le_bytes();
+    segment_files(path).into_iter().find(holds).unwrap()
+}
+
+pub(crate) fn overwrite(file: &Path, offset: u64, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+}
+
+/// Flips one bit of the byte at a place in the log.
+pub(crate) fn flip_bit(path: &Path, position: LogPosition) {
+    let file = file_of(path, position);
+    let byte = std::fs::read(&file).unwrap()[position.offset() as usize];
+    overwrite(&file, u64::from(position.offset()), &[byte ^ 0x10]);
+}
+
+/// Names and contents of everything in a directory.
+pub(crate) fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
         .collect();
     files.sort();
     files
