@@ -192,7 +192,7 @@ impl Engine {
             return Ok(());
         }
         let high = generation | (STEP - 1);
-        self.durable.set_note(u64::from(high));
+        self.durable.set_segment_note(u64::from(high));
         self.append(
             journal::Kind::Generation,
             0,
