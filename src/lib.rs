@@ -9,6 +9,12 @@
 )]
 
 pub mod base;
+#[cfg(feature = "engine")]
+pub mod engine;
+#[cfg(feature = "engine")]
+pub mod log;
+#[cfg(feature = "engine")]
+pub mod ring;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 

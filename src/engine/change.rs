@@ -10,6 +10,7 @@ use super::replay::RequestId;
 use super::slot::{Fields, Phase, QUEUED, RESULT, Slot, StateWord, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Engine, retry};
+use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
 use crate::log::{Claim, LogError, LogPosition, Room};
 use smallvec::SmallVec;
@@ -56,7 +57,8 @@ impl ChangeSet<'_> {
 
     /// Whether this very set has taken the slot: the same job twice in one batch.
     pub(super) fn holds(&self, slot: u32) -> bool {
-        self.done.iter().any(|(held, _)| *held == slot) || self.changes.iter().any(|change| change.slot == slot)
+        self.done.iter().any(|(held, _)| *held == slot)
+            || self.changes.iter().any(|change| change.slot == slot)
     }
 
     fn logged(&self) -> (usize, usize, usize) {
@@ -64,7 +66,9 @@ impl ChangeSet<'_> {
         let (mut changes, mut notes) = (0, 0);
         for change in self.changes.iter().filter(|change| !change.before.has(VOLATILE)) {
             changes += 1;
-            notes += change.note.map_or(0, |note| journal::note_len(note, change.to == Phase::Done));
+            notes += change
+                .note
+                .map_or(0, |note| journal::note_len(note, change.to == Phase::Done));
         }
         (done, changes, notes)
     }
@@ -86,7 +90,7 @@ impl<'a> Change<'a> {
             Cause::Failure => fields.failures = fields.failures.saturating_add(1),
             _ => fields.expiries = fields.expiries.saturating_add(1),
         }
-        let to = if before.attempt() >= fields.limit {
+        let to = if before.attempt() >= fields.limit.min(DELIVERIES_MAX) {
             fields.at_ms = now_ms;
             Phase::Dead
         } else if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
@@ -96,19 +100,49 @@ impl<'a> Change<'a> {
             let delay_ms = delay_ms.unwrap_or_else(|| {
                 let failed = u32::from(fields.failures) + u32::from(fields.expiries);
                 engine.registry.get(QueueId(fields.queue)).map_or(0, |queue| {
-                    retry::delay_ms(&queue.options.backoff, failed, id_of(slot, before), before.attempt())
+                    retry::delay_ms(
+                        &queue.options.backoff,
+                        failed,
+                        id_of(slot, before),
+                        before.attempt(),
+                    )
                 })
             });
             fields.at_ms = now_ms + delay_ms;
-            if delay_ms == 0 { Phase::Ready } else { Phase::Scheduled }
+            if delay_ms == 0 {
+                Phase::Ready
+            } else {
+                Phase::Scheduled
+            }
         };
-        Self { slot, before, to, cause, fields, note }
+        Self {
+            slot,
+            before,
+            to,
+            cause,
+            fields,
+            note,
+        }
     }
 
     /// The same job somewhere else, with nothing counted up.
-    pub(super) fn to(slot: u32, before: StateWord, mut fields: Fields, to: Phase, cause: Cause, at_ms: u64) -> Self {
+    pub(super) fn to(
+        slot: u32,
+        before: StateWord,
+        mut fields: Fields,
+        to: Phase,
+        cause: Cause,
+        at_ms: u64,
+    ) -> Self {
         fields.at_ms = at_ms;
-        Self { slot, before, to, cause, fields, note: None }
+        Self {
+            slot,
+            before,
+            to,
+            cause,
+            fields,
+            note: None,
+        }
     }
 
     fn entry(&self) -> ChangeEntry {
@@ -136,7 +170,7 @@ pub(super) fn change_entry(word: StateWord, phase: Phase, fields: &Fields) -> Ch
         releases: U16::new(fields.releases),
         phase: phase as u8,
         noted: 0,
-        reserved: U32::ZERO,
+        has_ttl: U32::new(u32::from(fields.expires_ms != 0)),
     }
 }
 
@@ -159,7 +193,10 @@ impl Engine {
     /// Writes the set's Change body and notes where the notes will stand.
     pub(super) fn put_changes(&self, claim: &mut Claim<'_>, body_at: LogPosition, set: &mut ChangeSet<'_>) {
         let (done, changes, _) = set.logged();
-        let head = ChangeHead { done: U32::new(done as u32), changes: U32::new(changes as u32) };
+        let head = ChangeHead {
+            done: U32::new(done as u32),
+            changes: U32::new(changes as u32),
+        };
         claim.put(head.as_bytes());
         for (slot, word) in set.done.iter().filter(|(_, word)| !word.has(VOLATILE)) {
             let entry = DoneEntry {
@@ -173,12 +210,20 @@ impl Engine {
             claim.put(change.entry().as_bytes());
         }
         let entries = done * size_of::<DoneEntry>() + changes * size_of::<ChangeEntry>();
-        let mut note_at = body_at.plus(size_of::<ChangeHead>() + entries);
-        for change in set.changes.iter_mut().filter(|change| !change.before.has(VOLATILE)) {
+        let mut note_at = body_at.plus((size_of::<ChangeHead>() + entries) as u32);
+        for change in set
+            .changes
+            .iter_mut()
+            .filter(|change| !change.before.has(VOLATILE))
+        {
             if let Some(note) = change.note {
-                put_note(claim, note, (change.to == Phase::Done).then_some(change.fields.note));
+                put_note(
+                    claim,
+                    note,
+                    (change.to == Phase::Done).then_some(change.fields.note),
+                );
                 change.fields.note = note_at;
-                note_at = note_at.plus(journal::note_len(note, change.to == Phase::Done));
+                note_at = note_at.plus(journal::note_len(note, change.to == Phase::Done) as u32);
             }
         }
     }
@@ -193,26 +238,40 @@ impl Engine {
         self.put_volatile_notes(set, now_ms)?;
         let (done, changes, _) = set.logged();
         if done + changes == 0 {
-            return Ok(Logged { at: LogPosition::NONE, end: None });
+            return Ok(Logged {
+                at: LogPosition::NONE,
+                end: None,
+            });
         }
         let prelude = Prelude::len_for(request);
         let mut claim = self.durable.claim(prelude + self.change_len(set), Room::Settle)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
-        let body_at = claim.body_position().plus(prelude);
+        let body_at = claim.body_position().plus(prelude as u32);
         self.put_changes(&mut claim, body_at, set);
         let at = claim.position();
-        let end = claim.commit(Kind::Change as u8, if prelude > 0 { NUMBERED } else { 0 }, now_ms, 0);
+        let end = claim.commit(
+            Kind::Change as u8,
+            if prelude > 0 { NUMBERED } else { 0 },
+            now_ms,
+            0,
+        );
         Ok(Logged { at, end: Some(end) })
     }
 
     /// Error texts and results of volatile jobs need a home too.
     pub(super) fn put_volatile_notes(&self, set: &mut ChangeSet<'_>, now_ms: u64) -> Result<(), LogError> {
-        for change in set.changes.iter_mut().filter(|change| change.before.has(VOLATILE)) {
+        for change in set
+            .changes
+            .iter_mut()
+            .filter(|change| change.before.has(VOLATILE))
+        {
             let Some(note) = change.note else { continue };
             let is_result = change.to == Phase::Done;
-            let mut claim = self.volatile.claim(journal::note_len(note, is_result), Room::Settle)?;
+            let mut claim = self
+                .volatile
+                .claim(journal::note_len(note, is_result), Room::Settle)?;
             let at = claim.body_position();
             put_note(&mut claim, note, is_result.then_some(change.fields.note));
             claim.commit(Kind::Change as u8, 0, now_ms, 0);
@@ -230,7 +289,11 @@ impl Engine {
             // A popper may have dropped the handle while the job was Busy; then it must be pushed again.
             loop {
                 let busy = slot.state();
-                let restored = if busy.has(QUEUED) { before } else { before.without(QUEUED) };
+                let restored = if busy.has(QUEUED) {
+                    before
+                } else {
+                    before.without(QUEUED)
+                };
                 if slot.exchange(busy, restored).is_ok() {
                     break;
                 }
@@ -260,7 +323,9 @@ impl Engine {
         for (number, before) in &set.done {
             let slot = self.slab.slot(*number);
             slot.write_at(now_ms);
-            level = self.finish_one(*number, slot, *before, Phase::Done, Event::Done, &mut finished).max(level);
+            level = self
+                .finish_one(*number, slot, *before, Phase::Done, Event::Done, &mut finished)
+                .max(level);
         }
         let mut timers: SmallVec<[Entry; 8]> = SmallVec::new();
         for change in &set.changes {
@@ -305,8 +370,16 @@ impl Engine {
                 if change.cause == Cause::Failure || change.cause == Cause::LeaseExpiry {
                     event.into_iter().for_each(|event| queue.counters.count(event, 1));
                 }
-                let own = if matches!(change.cause, Cause::Ack | Cause::Cancel) { event } else { None };
-                let word = if change.note.is_some() && change.to == Phase::Done { before.with(RESULT) } else { before };
+                let own = if matches!(change.cause, Cause::Ack | Cause::Cancel) {
+                    event
+                } else {
+                    None
+                };
+                let word = if change.note.is_some() && change.to == Phase::Done {
+                    before.with(RESULT)
+                } else {
+                    before
+                };
                 return self.finish_counted(change.slot, slot, word, change.to, own, finished);
             }
             Phase::Leased => {
@@ -321,7 +394,11 @@ impl Engine {
             }
             Phase::Scheduled => {
                 slot.publish(before.with_phase(Phase::Scheduled).with(TIMED));
-                timers.push(Entry::new(fields.at_ms, id_of(change.slot, before), Watch::Deadline(before.attempt())));
+                timers.push(Entry::new(
+                    fields.at_ms,
+                    id_of(change.slot, before),
+                    Watch::Deadline(before.attempt()),
+                ));
                 queue.counters.moved(before.phase(), Phase::Scheduled, 1);
             }
             Phase::Ready => {
@@ -348,6 +425,6 @@ fn put_note(claim: &mut Claim<'_>, note: &[u8], prior: Option<LogPosition>) {
     let padding = crate::base::entry::pad8(4 + note.len()) - 4 - note.len();
     claim.put(&[0; 8][..padding]);
     if let Some(prior) = prior {
-        claim.put(&prior.to_bits().to_le_bytes());
+        claim.put(&prior.raw().to_le_bytes());
     }
 }

@@ -10,7 +10,7 @@ use crate::base::limits::DEDUPE_KEYS_MAX;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::engine::queue::QueueId;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// What stands under a key.
@@ -68,10 +68,20 @@ impl Keys {
 
     fn expire(&mut self, now_ms: u64) -> usize {
         let mut gone = 0;
-        while self.order.front().is_some_and(|(expires_ms, _)| *expires_ms <= now_ms) {
-            let Some((_, key)) = self.order.pop_front() else { break };
+        while self
+            .order
+            .front()
+            .is_some_and(|(expires_ms, _)| *expires_ms <= now_ms)
+        {
+            let Some((_, key)) = self.order.pop_front() else {
+                break;
+            };
             // The key may have been used again since, with a later end.
-            if self.known.get(&key).is_some_and(|known| known.expires_ms <= now_ms) {
+            if self
+                .known
+                .get(&key)
+                .is_some_and(|known| known.expires_ms <= now_ms)
+            {
                 self.known.remove(&key);
                 gone += 1;
             }
@@ -94,10 +104,16 @@ impl Dedupe {
     }
 
     /// Drops expired keys of a queue and makes sure that `more` fit under the limit.
-    pub fn make_room(&self, keys: &mut MutexGuard<'_, Keys>, more: usize, now_ms: u64) -> Result<(), Refusal> {
+    pub fn make_room(
+        &self,
+        keys: &mut MutexGuard<'_, Keys>,
+        more: usize,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
         self.len.fetch_sub(keys.expire(now_ms), Ordering::Relaxed);
         if self.len.load(Ordering::Relaxed) + more > DEDUPE_KEYS_MAX {
-            let text = format!("{DEDUPE_KEYS_MAX} idempotency keys are remembered; a shorter window needs fewer");
+            let text =
+                format!("{DEDUPE_KEYS_MAX} idempotency keys are remembered; a shorter window needs fewer");
             return Err(Refusal::new(ErrorCode::LimitReached, text));
         }
         Ok(())
@@ -110,9 +126,9 @@ impl Dedupe {
         }
     }
 
-    /// Takes a key back whose job was not logged after all; a key of another job stays.
-    pub fn remove(&self, keys: &mut Keys, key: &[u8], id: JobId) {
-        if keys.known.get(key).is_some_and(|known| known.id == id) {
+    /// Takes a key back whose job, one of `ids`, was not logged after all; a key of another job stays.
+    pub fn remove(&self, keys: &mut Keys, key: &[u8], ids: &HashSet<JobId>) {
+        if keys.known.get(key).is_some_and(|known| ids.contains(&known.id)) {
             keys.known.remove(key);
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
@@ -142,7 +158,12 @@ impl Dedupe {
         now_ms: u64,
         mut emit: impl FnMut(QueueId, &[u8], &Known),
     ) {
-        let queues: Vec<_> = self.queues.lock().iter().map(|(id, keys)| (*id, keys.clone())).collect();
+        let queues: Vec<_> = self
+            .queues
+            .lock()
+            .iter()
+            .map(|(id, keys)| (*id, keys.clone()))
+            .collect();
         for (queue, keys) in queues {
             for (key, known) in &mut keys.lock().known {
                 if known.sequence != 0 && known.sequence <= sequence && known.expires_ms > now_ms {
@@ -158,7 +179,10 @@ impl Dedupe {
 /// every machine and in every version, since it is kept in the log: two 64-bit multiply-mix lanes with different
 /// seeds. Not meant to resist somebody who builds collisions against their own key.
 pub fn body_hash(meta: &[u8], payload: &[u8]) -> u128 {
-    let mut lanes = [0x9e37_79b9_7f4a_7c15u64 ^ meta.len() as u64, 0xc2b2_ae3d_27d4_eb4fu64 ^ payload.len() as u64];
+    let mut lanes = [
+        0x9e37_79b9_7f4a_7c15u64 ^ meta.len() as u64,
+        0xc2b2_ae3d_27d4_eb4fu64 ^ payload.len() as u64,
+    ];
     for part in [meta, payload] {
         for chunk in part.chunks(8) {
             let mut word = [0u8; 8];
@@ -168,7 +192,8 @@ pub fn body_hash(meta: &[u8], payload: &[u8]) -> u128 {
             lanes[1] = fold(lanes[1] ^ word.rotate_left(29), 0xe703_7ed1_a0b4_28db);
         }
     }
-    u128::from(fold(lanes[0], 0x8ebc_6af0_9c88_c6e3)) << 64 | u128::from(fold(lanes[1], 0x5899_65cc_7537_4cc3))
+    u128::from(fold(lanes[0], 0x8ebc_6af0_9c88_c6e3)) << 64
+        | u128::from(fold(lanes[1], 0x5899_65cc_7537_4cc3))
 }
 
 fn fold(a: u64, b: u64) -> u64 {
@@ -181,7 +206,12 @@ mod tests {
     use super::*;
 
     fn known(id: u64, hash: u128, expires_ms: u64) -> Known {
-        Known { id: JobId(id), body_hash: hash, expires_ms, sequence: 1 }
+        Known {
+            id: JobId(id),
+            body_hash: hash,
+            expires_ms,
+            sequence: 1,
+        }
     }
 
     #[test]

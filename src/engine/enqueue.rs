@@ -4,7 +4,7 @@ use super::dedupe::{Keys, Known, Verdict, body_hash};
 use super::journal::{self, EnqueueHead, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Fields, KEYED, Phase, QUEUED, StateWord, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, KEYED, Phase, QUEUED, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::batch::EnqueueBatch;
@@ -15,9 +15,10 @@ use crate::base::queue::Durability;
 use crate::log::{Claim, LogError, LogPosition, Room};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::collections::HashSet;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 /// Answer to an enqueue or a step; kept by the caller and used again, so that no request allocates.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +40,7 @@ impl EnqueueReply {
 /// A batch that has been given slots and waits for its record.
 pub(super) struct Admitted<'a> {
     pub(super) queue: &'a Queue,
-    batch: EnqueueBatch<'a>,
+    pub(super) batch: EnqueueBatch<'a>,
     /// Slots of the entries that make a job, in order.
     slots: SmallVec<[u32; 64]>,
     /// Entries that make none: position and log flag.
@@ -47,8 +48,15 @@ pub(super) struct Admitted<'a> {
     /// Where this batch's ids begin in the reply.
     ids_from: usize,
     bytes: u64,
-    volatile: bool,
-    highest_generation: u32,
+    pub(super) volatile: bool,
+    pub(super) highest_generation: u32,
+}
+
+impl Admitted<'_> {
+    /// How many jobs it makes.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
 }
 
 impl Engine {
@@ -97,15 +105,27 @@ impl Engine {
             Ok((at, end, bodies_at)) => {
                 self.publish_admitted(&admitted, bodies_at, now_ms);
                 drop(keys);
-                let applied = Applied { position: at, volatile: admitted.volatile };
+                let applied = Applied {
+                    position: at,
+                    volatile: admitted.volatile,
+                };
                 self.sessions.finish(request, applied);
                 self.wake(queue, admitted.slots.len());
+                if queue.is_deleted() {
+                    // Deleted while this was under way: what the deletion did not see goes the same way.
+                    self.drop_jobs(queue, now_ms);
+                }
                 // A duplicate's first job may have been logged after this record was claimed by nobody's
                 // fault; the end of this record lies behind it, since the key table was locked.
-                Ok(Confirmed { level, position: (!admitted.volatile).then_some(end), replayed: false })
+                Ok(Confirmed {
+                    level,
+                    position: (!admitted.volatile).then_some(end),
+                    replayed: false,
+                })
             }
             Err(error) => {
-                self.unadmit(&admitted, &mut keys, reply);
+                self.unadmit(&admitted, &mut keys);
+                reply.clear();
                 Err(log_refusal(error))
             }
         }
@@ -113,7 +133,11 @@ impl Engine {
 
     /// The durability that a request for this queue gets.
     pub(super) fn level(&self, queue: &Queue, asked: Option<Durability>) -> Durability {
-        if self.logged { asked.unwrap_or(queue.durability()) } else { Durability::Memory }
+        if self.logged {
+            asked.unwrap_or(queue.durability())
+        } else {
+            Durability::Memory
+        }
     }
 
     /// Checks a batch against the queue, counts it against the capacity, and takes slots for its jobs.
@@ -130,7 +154,10 @@ impl Engine {
         for (position, entry) in batch.entries().iter().enumerate() {
             if entry.payload_len.get() > queue.options.payload_bytes_max {
                 let max = queue.options.payload_bytes_max;
-                let text = format!("entry {position}: queue {} takes payloads of up to {max} bytes", queue.name);
+                let text = format!(
+                    "entry {position}: queue {} takes payloads of up to {max} bytes",
+                    queue.name
+                );
                 return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
             }
             bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
@@ -145,7 +172,10 @@ impl Engine {
         if taken < count {
             self.slab.give(&slots[..taken]);
             queue.counters.vacate(count as u64, bytes);
-            let text = format!("all {} slots hold jobs; start with more, or wait", self.slab.slots());
+            let text = format!(
+                "all {} slots hold jobs; start with more, or wait",
+                self.slab.slots()
+            );
             return Err(Refusal::new(ErrorCode::SlabFull, text));
         }
         let volatile = level == Durability::Memory;
@@ -181,12 +211,18 @@ impl Engine {
             id_of(number, word)
         };
         let Some(keys) = keys else {
-            reply.ids.extend(admitted.slots.iter().map(|number| begin(*number, flags).0));
+            reply
+                .ids
+                .extend(admitted.slots.iter().map(|number| begin(*number, flags).0));
             admitted.highest_generation = highest;
             return;
         };
         let mut used = 0;
-        let sequence = if admitted.volatile { 0 } else { self.durable.tail().sequence() };
+        let sequence = if admitted.volatile {
+            0
+        } else {
+            self.durable.tail().sequence()
+        };
         for (position, item) in admitted.batch.items().enumerate() {
             let key = item.key();
             if key.is_empty() {
@@ -200,18 +236,28 @@ impl Engine {
                     let id = begin(admitted.slots[used], flags | KEYED);
                     used += 1;
                     let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms;
-                    self.dedupe.insert(keys, key, Known { id, body_hash: hash, expires_ms, sequence });
+                    self.dedupe.insert(
+                        keys,
+                        key,
+                        Known {
+                            id,
+                            body_hash: hash,
+                            expires_ms,
+                            sequence,
+                        },
+                    );
                     (id.0, None)
                 }
-                Verdict::Duplicate(first) => {
-                    (first.0, Some((EnqueueEntry::DUPLICATE, ErrorCode::Duplicate)))
-                }
+                Verdict::Duplicate(first) => (first.0, Some((EnqueueEntry::DUPLICATE, ErrorCode::Duplicate))),
                 Verdict::Conflict => (0, Some((EnqueueEntry::KEY_CONFLICT, ErrorCode::KeyConflict))),
             };
             reply.ids.push(id);
             if let Some((flag, code)) = outcome {
                 admitted.others.push((position as u32, flag));
-                reply.items.push(ItemError { position: (admitted.ids_from + position) as u32, code });
+                reply.items.push(ItemError {
+                    position: (admitted.ids_from + position) as u32,
+                    code,
+                });
                 let left_out = item.meta().len() as u64 + item.payload().len() as u64;
                 admitted.queue.counters.vacate(1, left_out);
                 admitted.bytes -= left_out;
@@ -223,15 +269,15 @@ impl Engine {
     }
 
     /// Takes an admission back: the log had no room.
-    pub(super) fn unadmit(
-        &self,
-        admitted: &Admitted<'_>,
-        keys: &mut Option<MutexGuard<'_, Keys>>,
-        reply: &mut EnqueueReply,
-    ) {
+    pub(super) fn unadmit(&self, admitted: &Admitted<'_>, keys: &mut Option<MutexGuard<'_, Keys>>) {
         if let Some(keys) = keys {
-            for (item, id) in admitted.batch.items().zip(&reply.ids[admitted.ids_from..]) {
-                self.dedupe.remove(keys, item.key(), JobId(*id));
+            let ids: HashSet<JobId> = admitted
+                .slots
+                .iter()
+                .map(|number| id_of(*number, self.slab.slot(*number).state()))
+                .collect();
+            for item in admitted.batch.items().filter(|item| !item.key().is_empty()) {
+                self.dedupe.remove(keys, item.key(), &ids);
             }
         }
         for number in &admitted.slots {
@@ -239,8 +285,10 @@ impl Engine {
             slot.publish(slot.state().with_phase(Phase::Free).without(VOLATILE | KEYED));
         }
         self.slab.give(&admitted.slots);
-        admitted.queue.counters.vacate(admitted.slots.len() as u64, admitted.bytes);
-        reply.clear();
+        admitted
+            .queue
+            .counters
+            .vacate(admitted.slots.len() as u64, admitted.bytes);
     }
 
     /// Writes the record; returns where it stands, where it ends, and where the bodies begin.
@@ -260,7 +308,7 @@ impl Engine {
         }
         let bodies_at = claim
             .body_position()
-            .plus(prelude + journal::enqueue_bodies_offset(admitted.batch.count()));
+            .plus((prelude + journal::enqueue_bodies_offset(admitted.batch.count())) as u32);
         put_enqueue(&mut claim, admitted, reply);
         let at = claim.position();
         let flags = if prelude > 0 { NUMBERED } else { 0 };
@@ -281,7 +329,8 @@ impl Engine {
                 continue;
             }
             let number = admitted.slots[next];
-            let fields = fields_of(item.entry, queue, bodies_at.plus(item.body_offset), now_ms);
+            let body = bodies_at.plus(item.body_offset as u32);
+            let fields = fields_of(item.entry, queue.id, queue.options.max_attempts, body, now_ms);
             let slot = self.slab.slot(number);
             slot.write(&fields);
             let word = slot.state();
@@ -330,7 +379,9 @@ impl Engine {
             Kind::Enqueue => replay_group(body, reply),
             Kind::Step => {
                 let (_, groups) = journal::parse_step(body)?;
-                groups.into_iter().try_for_each(|(_, group)| replay_group(group, reply))
+                groups
+                    .into_iter()
+                    .try_for_each(|(_, group)| replay_group(group, reply))
             }
             _ => None,
         });
@@ -346,7 +397,7 @@ impl Engine {
         applied: Applied,
         read: impl FnOnce(Kind, &[u8]) -> Option<T>,
     ) -> Option<T> {
-        if !applied.position.is_some() {
+        if applied.position.is_none() {
             return None;
         }
         let pin = self.log(applied.volatile).pin(applied.position)?;
@@ -359,14 +410,20 @@ impl Engine {
     pub(super) fn key_tables(&self, queues: &mut Vec<QueueId>) -> Vec<(QueueId, Arc<Mutex<Keys>>)> {
         queues.sort_unstable();
         queues.dedup();
-        queues.iter().map(|queue| (*queue, self.dedupe.keys(*queue))).collect()
+        queues
+            .iter()
+            .map(|queue| (*queue, self.dedupe.keys(*queue)))
+            .collect()
     }
 }
 
 /// Copies head, ids, entries and bodies. Entries that make no job get their outcome flagged in the log's copy.
 pub(super) fn put_enqueue(claim: &mut Claim<'_>, admitted: &Admitted<'_>, reply: &EnqueueReply) {
     let count = admitted.batch.count();
-    let head = EnqueueHead { queue: U32::new(admitted.queue.id.0), count: U32::new(count as u32) };
+    let head = EnqueueHead {
+        queue: U32::new(admitted.queue.id.0),
+        count: U32::new(count as u32),
+    };
     claim.put(head.as_bytes());
     put_ids(claim, &reply.ids[admitted.ids_from..admitted.ids_from + count]);
     if admitted.others.is_empty() {
@@ -393,8 +450,14 @@ fn put_ids(claim: &mut Claim<'_>, ids: &[u64]) {
     }
 }
 
-/// The fields of a new job.
-pub(super) fn fields_of(entry: &EnqueueEntry, queue: &Queue, body: LogPosition, now_ms: u64) -> Fields {
+/// The fields of a new job; `limit` is what an entry without a limit of its own gets.
+pub(super) fn fields_of(
+    entry: &EnqueueEntry,
+    queue: QueueId,
+    limit: u16,
+    body: LogPosition,
+    now_ms: u64,
+) -> Fields {
     let due_ms = if entry.flags.get() & EnqueueEntry::DUE_ABSOLUTE != 0 {
         entry.due_ms.get()
     } else {
@@ -411,8 +474,8 @@ pub(super) fn fields_of(entry: &EnqueueEntry, queue: &Queue, body: LogPosition, 
         releases: 0,
         failures: 0,
         expiries: 0,
-        limit: if max_attempts == 0 { queue.options.max_attempts } else { max_attempts },
-        queue: queue.id.0,
+        limit: if max_attempts == 0 { limit } else { max_attempts },
+        queue: queue.0,
         priority: entry.priority,
         payload_len: entry.payload_len.get(),
         meta_len: entry.meta_len.get(),
@@ -422,13 +485,19 @@ pub(super) fn fields_of(entry: &EnqueueEntry, queue: &Queue, body: LogPosition, 
 
 fn replay_group(body: &[u8], reply: &mut EnqueueReply) -> Option<()> {
     let parsed = journal::parse_enqueue(body)?;
-    for (id, entry) in parsed.ids.iter().map(U64::get).zip(parsed.batch.entries()) {
+    for (id, entry) in parsed.ids.iter().map(|id| id.get()).zip(parsed.batch.entries()) {
         let flags = entry.flags.get();
         let position = reply.ids.len() as u32;
         if flags & EnqueueEntry::DUPLICATE != 0 {
-            reply.items.push(ItemError { position, code: ErrorCode::Duplicate });
+            reply.items.push(ItemError {
+                position,
+                code: ErrorCode::Duplicate,
+            });
         } else if flags & EnqueueEntry::KEY_CONFLICT != 0 {
-            reply.items.push(ItemError { position, code: ErrorCode::KeyConflict });
+            reply.items.push(ItemError {
+                position,
+                code: ErrorCode::KeyConflict,
+            });
         }
         reply.ids.push(id);
     }
@@ -438,7 +507,10 @@ fn replay_group(body: &[u8], reply: &mut EnqueueReply) -> Option<()> {
 /// The refusal for a numbered request that cannot be carried out now.
 pub(super) fn not_fresh(begun: Begun) -> Refusal {
     match begun {
-        Begun::InProgress => Refusal::new(ErrorCode::InProgress, "the same request is being carried out; ask again"),
+        Begun::InProgress => Refusal::new(
+            ErrorCode::InProgress,
+            "the same request is being carried out; ask again",
+        ),
         Begun::TooOld => Refusal::new(
             ErrorCode::SessionExpired,
             "the request's number is older than the session's window; its outcome is not known any more",
@@ -449,10 +521,8 @@ pub(super) fn not_fresh(begun: Begun) -> Refusal {
 
 /// The answer where a request was applied and its details are gone.
 pub(super) fn already_applied() -> Refusal {
-    Refusal::new(ErrorCode::AlreadyApplied, "the request was applied before; its details are no longer kept")
-}
-
-/// A helper for tests and recovery: the word of a slot that holds a new job.
-pub(super) fn new_word(id: JobId, phase: Phase, flags: u8) -> StateWord {
-    StateWord::new(id.generation(), 0, phase, flags)
+    Refusal::new(
+        ErrorCode::AlreadyApplied,
+        "the request was applied before; its details are no longer kept",
+    )
 }

@@ -57,7 +57,13 @@ impl Engine {
             let Some(queue) = self.registry.get(queue_id) else {
                 unreachable!("a job's queue is never forgotten while the engine is open");
             };
-            finished.run = Some(Run { queue, from: before.phase(), to, event, bytes: 0 });
+            finished.run = Some(Run {
+                queue,
+                from: before.phase(),
+                to,
+                event,
+                bytes: 0,
+            });
         }
         publish_finished(slot, before.with_phase(to));
         finished.handles.push(number);
@@ -80,17 +86,21 @@ impl Engine {
         if let Some(event) = run.event {
             queue.counters.count(event, count);
         }
-        if queue.options.keep_finished == 0 {
-            self.free(queue, &finished.handles);
-        } else {
-            let mut excess = [0; 256];
-            let mut taken = queue.keep_finished(&self.pool, &finished.handles, &mut excess);
-            while taken > 0 {
-                self.free(queue, &excess[..taken]);
-                taken = queue.keep_finished(&self.pool, &[], &mut excess);
-            }
-        }
+        self.retain_finished(queue, &finished.handles);
         finished.handles.clear();
+    }
+
+    /// Hands finished jobs to their queue's retention and frees what falls out of it.
+    pub(super) fn retain_finished(&self, queue: &Queue, handles: &[u32]) {
+        if queue.options.keep_finished == 0 || queue.is_deleted() {
+            return self.free(queue, handles);
+        }
+        let mut excess = [0; 256];
+        let mut taken = queue.keep_finished(&self.pool, handles, &mut excess);
+        while taken > 0 {
+            self.free(queue, &excess[..taken]);
+            taken = queue.keep_finished(&self.pool, &[], &mut excess);
+        }
     }
 
     /// Frees finished jobs of a queue beyond the first `keep`.
@@ -119,11 +129,15 @@ impl Engine {
             loop {
                 let word = slot.state();
                 debug_assert!(word.phase().is_finished(), "{word:?} is not over");
-                let claimed = if word.has(QUEUED) { Phase::Zombie } else { Phase::Busy };
+                let claimed = if word.has(QUEUED) {
+                    Phase::Zombie
+                } else {
+                    Phase::Busy
+                };
                 // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is
                 // one. A swap, so that a second round of the loop finds nothing more to release.
                 let dropped = slot.drop_body();
-                if dropped.is_some() {
+                if !dropped.is_none() {
                     body = dropped;
                 }
                 if slot.exchange(word, word.with_phase(claimed)).is_err() {
@@ -190,11 +204,15 @@ struct Releases<'a> {
 
 impl<'a> Releases<'a> {
     fn new(log: &'a Log) -> Self {
-        Self { log, position: LogPosition::NONE, count: 0 }
+        Self {
+            log,
+            position: LogPosition::NONE,
+            count: 0,
+        }
     }
 
     fn add(&mut self, position: LogPosition) {
-        if !position.is_some() {
+        if position.is_none() {
             return;
         }
         if self.count > 0 && self.position.sequence() == position.sequence() {

@@ -68,12 +68,19 @@ pub struct Prelude {
 impl Prelude {
     /// Bytes that a request's prelude takes: none for an unnumbered one.
     pub fn len_for(request: RequestId) -> usize {
-        if request.is_numbered() { size_of::<Prelude>() } else { 0 }
+        if request.is_numbered() {
+            size_of::<Prelude>()
+        } else {
+            0
+        }
     }
 
     /// The prelude of a numbered request.
     pub fn new(request: RequestId) -> Self {
-        Self { session: request.session.to_le_bytes(), number: U64::new(request.number) }
+        Self {
+            session: request.session.to_le_bytes(),
+            number: U64::new(request.number),
+        }
     }
 
     /// Splits the prelude off a record's body where its flags say there is one.
@@ -82,8 +89,10 @@ impl Prelude {
             return Some((RequestId::NONE, body));
         }
         let (prelude, rest) = Prelude::ref_from_prefix(body).ok()?;
-        let request =
-            RequestId { session: u128::from_le_bytes(prelude.session), number: prelude.number.get() };
+        let request = RequestId {
+            session: u128::from_le_bytes(prelude.session),
+            number: prelude.number.get(),
+        };
         Some((request, rest))
     }
 }
@@ -124,7 +133,11 @@ pub fn parse_enqueue(body: &[u8]) -> Option<EnqueueBody<'_>> {
     let count = head.count.get() as usize;
     let (ids, rest) = rest.split_at_checked(count.checked_mul(8)?)?;
     let ids = <[U64]>::ref_from_bytes(ids).ok()?;
-    Some(EnqueueBody { queue: head.queue.get(), ids, batch: EnqueueBatch::from_log(count, rest)? })
+    Some(EnqueueBody {
+        queue: head.queue.get(),
+        ids,
+        batch: EnqueueBatch::from_log(count, rest)?,
+    })
 }
 
 /// One job handed out: 16 bytes.
@@ -177,8 +190,8 @@ pub struct ChangeEntry {
     pub phase: u8,
     /// [`ChangeEntry::ERROR`] or [`ChangeEntry::RESULT`]: a note of this entry stands behind the entries.
     pub noted: u8,
-    /// Zero.
-    pub reserved: U32,
+    /// 1: the TTL it was enqueued with still holds. 0: it had none, or a redrive lifted it.
+    pub has_ttl: U32,
 }
 
 impl ChangeEntry {
@@ -213,7 +226,8 @@ pub struct ChangeBody<'a> {
 /// Takes a Change body apart.
 pub fn parse_change(body: &[u8]) -> Option<ChangeBody<'_>> {
     let (head, rest) = ChangeHead::ref_from_prefix(body).ok()?;
-    let (done, rest) = rest.split_at_checked((head.done.get() as usize).checked_mul(size_of::<DoneEntry>())?)?;
+    let (done, rest) =
+        rest.split_at_checked((head.done.get() as usize).checked_mul(size_of::<DoneEntry>())?)?;
     let (changes, notes) =
         rest.split_at_checked((head.changes.get() as usize).checked_mul(size_of::<ChangeEntry>())?)?;
     Some(ChangeBody {
@@ -227,7 +241,9 @@ pub fn parse_change(body: &[u8]) -> Option<ChangeBody<'_>> {
 /// Takes a Reserve body apart.
 pub fn parse_reserve(body: &[u8]) -> Option<&[ReserveEntry]> {
     let (count, rest) = U64::ref_from_prefix(body).ok()?;
-    let len = usize::try_from(count.get()).ok()?.checked_mul(size_of::<ReserveEntry>())?;
+    let len = usize::try_from(count.get())
+        .ok()?
+        .checked_mul(size_of::<ReserveEntry>())?;
     <[ReserveEntry]>::ref_from_bytes(rest.get(..len)?).ok()
 }
 

@@ -108,10 +108,13 @@ impl Engine {
     /// Refuses new work on an engine that is closed or whose log failed.
     fn check_open(&self) -> Result<(), Refusal> {
         if self.closed.load(Ordering::Relaxed) {
-            return Err(Refusal::new(ErrorCode::ShuttingDown, "the engine is closed; connect again later"));
+            return Err(Refusal::new(
+                ErrorCode::ShuttingDown,
+                "the engine is closed; connect again later",
+            ));
         }
         if let Some(reason) = self.durable.poisoned() {
-            return Err(log_refusal(LogError::Poisoned(reason)));
+            return Err(log_refusal(LogError::Poisoned(reason.into())));
         }
         Ok(())
     }
@@ -190,8 +193,14 @@ impl Engine {
         }
         let high = generation | (STEP - 1);
         self.durable.set_segment_note(u64::from(high));
-        self.append(journal::Kind::Generation, 0, &u64::from(high).to_le_bytes(), crate::log::Room::Settle, now_ms)
-            .map(|_| ())
+        self.append(
+            journal::Kind::Generation,
+            0,
+            &u64::from(high).to_le_bytes(),
+            crate::log::Room::Settle,
+            now_ms,
+        )
+        .map(|_| ())
     }
 
     /// Appends a small record to the durable log; returns where it stands and where it ends.
@@ -231,7 +240,15 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && applied.position.is_some()).then_some(applied.position);
-    let level = if position.is_some() { Durability::Written } else { Durability::Memory };
-    Confirmed { level, position, replayed: true }
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
+    let level = if position.is_some() {
+        Durability::Written
+    } else {
+        Durability::Memory
+    };
+    Confirmed {
+        level,
+        position,
+        replayed: true,
+    }
 }

@@ -25,6 +25,8 @@ pub struct Counters {
     bytes: AtomicU64,
     /// Events, in the order of [`Event`].
     events: [AtomicU64; 10],
+    /// Sum of the events when they were last logged.
+    told_events: AtomicU64,
 }
 
 /// What is counted once and never goes down.
@@ -106,7 +108,17 @@ impl Counters {
         std::array::from_fn(|event| self.events[event].load(Ordering::Relaxed))
     }
 
-    /// Adds counts from the log.
+    /// Sum of the events when they were last logged.
+    pub fn told_events(&self) -> u64 {
+        self.told_events.load(Ordering::Relaxed)
+    }
+
+    /// The events were logged when their sum was this.
+    pub fn set_told_events(&self, sum: u64) {
+        self.told_events.store(sum, Ordering::Relaxed);
+    }
+
+    /// Takes counts over from the log.
     pub fn restore_events(&self, events: &[u64; 10]) {
         for (counter, value) in self.events.iter().zip(events) {
             counter.store(*value, Ordering::Relaxed);
@@ -165,9 +177,15 @@ impl Queue {
         }
         self.counters.vacate(jobs, bytes);
         let text = if jobs_fit {
-            format!("queue {} holds {bytes_before} of {} bytes", self.name, self.options.capacity_bytes)
+            format!(
+                "queue {} holds {bytes_before} of {} bytes",
+                self.name, self.options.capacity_bytes
+            )
         } else {
-            format!("queue {} holds {jobs_before} of {} jobs", self.name, self.options.capacity_jobs)
+            format!(
+                "queue {} holds {jobs_before} of {} jobs",
+                self.name, self.options.capacity_jobs
+            )
         };
         Err(Refusal::new(ErrorCode::QueueFull, text))
     }
@@ -194,7 +212,8 @@ impl Queue {
     pub fn keep_finished(&self, pool: &ChunkPool, handles: &[u32], excess: &mut [u32]) -> usize {
         if !handles.is_empty() {
             push(&self.finished, pool, handles);
-            self.finished_len.fetch_add(handles.len() as u64, Ordering::Relaxed);
+            self.finished_len
+                .fetch_add(handles.len() as u64, Ordering::Relaxed);
         }
         self.trim_finished(pool, u64::from(self.options.keep_finished), excess)
     }
@@ -205,14 +224,18 @@ impl Queue {
         let over = len.saturating_sub(keep).min(excess.len() as u64);
         // Claim the right to evict first, so that two threads do not evict more than there is too much.
         if over == 0
-            || self.finished_len.compare_exchange(len, len - over, Ordering::Relaxed, Ordering::Relaxed).is_err()
+            || self
+                .finished_len
+                .compare_exchange(len, len - over, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
         {
             return 0;
         }
         let taken = self.finished.pop(pool, &mut excess[..over as usize]);
         if (taken as u64) < over {
             // Another thread has counted handles that it has yet to push; it will come round itself.
-            self.finished_len.fetch_add(over - taken as u64, Ordering::Relaxed);
+            self.finished_len
+                .fetch_add(over - taken as u64, Ordering::Relaxed);
         }
         taken
     }
@@ -287,7 +310,7 @@ impl Queue {
 
     /// Where its definition stands in the log.
     pub fn defined_at(&self) -> LogPosition {
-        LogPosition::from_bits(self.defined_at.load(Ordering::Acquire))
+        LogPosition::from_raw(self.defined_at.load(Ordering::Acquire))
     }
 }
 
@@ -297,4 +320,3 @@ fn push(ring: &Ring, pool: &ChunkPool, handles: &[u32]) {
         unreachable!("the chunk pool is smaller than the slab needs");
     }
 }
-

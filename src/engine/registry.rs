@@ -42,7 +42,10 @@ impl Registry {
     /// The queue of that number, unless it was deleted.
     pub fn live(&self, id: QueueId) -> Result<&Queue, Refusal> {
         self.get(id).filter(|queue| !queue.is_deleted()).ok_or_else(|| {
-            Refusal::new(ErrorCode::QueueNotFound, "the queue was deleted or never opened; open it by name")
+            Refusal::new(
+                ErrorCode::QueueNotFound,
+                "the queue was deleted or never opened; open it by name",
+            )
         })
     }
 
@@ -66,13 +69,16 @@ impl Registry {
             return Ok((queue, false));
         }
         check_queue_name(name).map_err(|error| Refusal::new(ErrorCode::InvalidArgument, error.0))?;
-        options.check().map_err(|error| Refusal::new(ErrorCode::InvalidArgument, error.0))?;
+        options
+            .check()
+            .map_err(|error| Refusal::new(ErrorCode::InvalidArgument, error.0))?;
         let mut names = self.names.write();
         if let Some(queue) = names.by_name.get(name).and_then(|id| self.get(*id)) {
             return Ok((queue, false));
         }
         if names.next as usize >= QUEUES_MAX {
-            let text = format!("{QUEUES_MAX} queues were made since the start; restart to forget deleted ones");
+            let text =
+                format!("{QUEUES_MAX} queues were made since the start; restart to forget deleted ones");
             return Err(Refusal::new(ErrorCode::LimitReached, text));
         }
         let queue = Queue::new(QueueId(names.next), name, options);
@@ -110,7 +116,12 @@ impl Registry {
     pub fn page(&self, after: &str, limit: usize) -> Vec<&Queue> {
         let names = self.names.read();
         let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        names.by_name.range::<str, _>(range).take(limit).filter_map(|(_, id)| self.get(*id)).collect()
+        names
+            .by_name
+            .range::<str, _>(range)
+            .take(limit)
+            .filter_map(|(_, id)| self.get(*id))
+            .collect()
     }
 
     /// Every queue that is not deleted.

@@ -20,7 +20,10 @@ pub struct RequestId {
 
 impl RequestId {
     /// A request that is not remembered.
-    pub const NONE: RequestId = RequestId { session: 0, number: 0 };
+    pub const NONE: RequestId = RequestId {
+        session: 0,
+        number: 0,
+    };
 
     /// Whether it is to be remembered.
     pub fn is_numbered(self) -> bool {
@@ -67,18 +70,27 @@ impl Session {
         if number > self.highest {
             return None;
         }
-        self.known.iter().rev().find(|(known, _)| *known == number).map(|(_, applied)| *applied)
+        self.known
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == number)
+            .map(|(_, applied)| *applied)
     }
 
     fn insert(&mut self, number: u64, applied: Option<Applied>) {
         self.highest = self.highest.max(number);
         self.known.push_back((number, applied));
         let floor = self.highest.saturating_sub(SESSION_WINDOW);
-        while self.known.front().is_some_and(|(known, applied)| *known <= floor && applied.is_some()) {
+        while self
+            .known
+            .front()
+            .is_some_and(|(known, applied)| *known <= floor && applied.is_some())
+        {
             self.known.pop_front();
         }
         if self.known.len() as u64 > 2 * SESSION_WINDOW {
-            self.known.retain(|(known, applied)| *known > floor || applied.is_none());
+            self.known
+                .retain(|(known, applied)| *known > floor || applied.is_none());
         }
     }
 
@@ -88,7 +100,7 @@ impl Session {
         } else {
             self.insert(number, Some(applied));
         }
-        if !applied.volatile && applied.position.is_some() && self.oldest_sequence == 0 {
+        if !applied.volatile && !applied.position.is_none() && self.oldest_sequence == 0 {
             self.oldest_sequence = applied.position.sequence();
         }
     }
@@ -103,7 +115,9 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())) }
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+        }
     }
 }
 
@@ -157,14 +171,38 @@ impl Sessions {
     pub fn abandon(&self, request: RequestId) {
         if request.is_numbered() {
             if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
-                session.known.retain(|(known, applied)| *known != request.number || applied.is_some());
+                session
+                    .known
+                    .retain(|(known, applied)| *known != request.number || applied.is_some());
             }
+        }
+    }
+
+    /// The request was carried out; unless it was noted where, it left no record.
+    pub fn settle_if_pending(&self, request: RequestId) {
+        if !request.is_numbered() {
+            return;
+        }
+        let mut shard = self.shard(request.session).lock();
+        if let Some(session) = shard.get_mut(&request.session)
+            && session.find(request.number) == Some(None)
+        {
+            session.set(
+                request.number,
+                Applied {
+                    position: LogPosition::NONE,
+                    volatile: true,
+                },
+            );
         }
     }
 
     /// Whether any request of the session is remembered.
     pub fn knows(&self, session: u128) -> bool {
-        self.shard(session).lock().get(&session).is_some_and(|session| !session.known.is_empty())
+        self.shard(session)
+            .lock()
+            .get(&session)
+            .is_some_and(|session| !session.known.is_empty())
     }
 
     /// From the log: a request was carried out there.
@@ -183,12 +221,21 @@ impl Sessions {
 
     /// From the log: a session as it stood, logged at `position`.
     pub fn restore_session(&self, snapshot: &SessionSnapshot, position: LogPosition, now_ms: u64) {
-        let nowhere = Applied { position: LogPosition::NONE, volatile: false };
+        let nowhere = Applied {
+            position: LogPosition::NONE,
+            volatile: false,
+        };
         for number in &snapshot.applied {
-            let request = RequestId { session: snapshot.session, number: *number };
+            let request = RequestId {
+                session: snapshot.session,
+                number: *number,
+            };
             let known = {
                 let shard = self.shard(request.session).lock();
-                shard.get(&request.session).and_then(|session| session.find(request.number)).flatten()
+                shard
+                    .get(&request.session)
+                    .and_then(|session| session.find(request.number))
+                    .flatten()
             };
             if known.is_none() {
                 self.restore(request, nowhere, now_ms);
@@ -218,7 +265,11 @@ impl Sessions {
                     .filter(|(_, applied)| applied.is_some_and(|a| !a.volatile))
                     .map(|(number, _)| *number)
                     .collect();
-                found.push(SessionSnapshot { session: *id, highest: session.highest, applied });
+                found.push(SessionSnapshot {
+                    session: *id,
+                    highest: session.highest,
+                    applied,
+                });
             }
         }
         found
@@ -226,7 +277,11 @@ impl Sessions {
 }
 
 fn evict_idlest(shard: &mut HashMap<u128, Session>) {
-    if let Some(id) = shard.iter().min_by_key(|(_, session)| session.used_ms).map(|(id, _)| *id) {
+    if let Some(id) = shard
+        .iter()
+        .min_by_key(|(_, session)| session.used_ms)
+        .map(|(id, _)| *id)
+    {
         shard.remove(&id);
     }
 }
@@ -240,7 +295,10 @@ mod tests {
     }
 
     fn applied(offset: u64) -> Applied {
-        Applied { position: LogPosition::from_bits(1 << 32 | offset), volatile: false }
+        Applied {
+            position: LogPosition::from_raw(1 << 32 | offset),
+            volatile: false,
+        }
     }
 
     #[test]
@@ -278,9 +336,15 @@ mod tests {
             sessions.finish(request(number), applied(number * 8));
         }
         let highest = 3 * SESSION_WINDOW;
-        assert_eq!(sessions.begin(request(highest - SESSION_WINDOW), 0), Begun::TooOld);
+        assert_eq!(
+            sessions.begin(request(highest - SESSION_WINDOW), 0),
+            Begun::TooOld
+        );
         let oldest = highest - SESSION_WINDOW + 1;
-        assert_eq!(sessions.begin(request(oldest), 0), Begun::Applied(applied(oldest * 8)));
+        assert_eq!(
+            sessions.begin(request(oldest), 0),
+            Begun::Applied(applied(oldest * 8))
+        );
     }
 
     #[test]

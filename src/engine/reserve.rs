@@ -4,7 +4,7 @@ use super::enqueue::{already_applied, not_fresh};
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry, parse_reserve};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Fields, Phase, QUEUED, Slot, StateWord, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, Phase, QUEUED, Slot, TIMED, VOLATILE, id_of};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::job::{JobId, Token};
@@ -73,7 +73,8 @@ impl Engine {
     ) -> Result<Confirmed, Refusal> {
         self.check_open()?;
         if queues.is_empty() || queues.len() > QUEUES_PER_REQUEST_MAX || lease_ms > LEASE_MS_MAX {
-            let text = format!("a reserve names 1 to {QUEUES_PER_REQUEST_MAX} queues and a lease of at most 24 h");
+            let text =
+                format!("a reserve names 1 to {QUEUES_PER_REQUEST_MAX} queues and a lease of at most 24 h");
             return Err(Refusal::new(ErrorCode::InvalidArgument, text));
         }
         match self.sessions.begin(request, now_ms) {
@@ -83,7 +84,7 @@ impl Engine {
         }
         let done = self.reserve_fresh(queues, jobs_max, lease_ms, request, now_ms, sink);
         match &done {
-            Ok((_, applied)) if applied.position.is_some() => self.sessions.finish(request, *applied),
+            Ok((_, applied)) if !applied.position.is_none() => self.sessions.finish(request, *applied),
             // Nothing was handed out, so nothing needs to be remembered.
             _ => self.sessions.abandon(request),
         }
@@ -118,9 +119,19 @@ impl Engine {
                 break;
             }
         }
-        let nothing = Applied { position: LogPosition::NONE, volatile: false };
+        let nothing = Applied {
+            position: LogPosition::NONE,
+            volatile: false,
+        };
         if taken.len == 0 {
-            return Ok((Confirmed { level: taken.level, position: None, replayed: false }, nothing));
+            return Ok((
+                Confirmed {
+                    level: taken.level,
+                    position: None,
+                    replayed: false,
+                },
+                nothing,
+            ));
         }
         let (applied, position) = match self.log_reserve(&taken, request, now_ms) {
             Ok(logged) => logged,
@@ -130,7 +141,14 @@ impl Engine {
             }
         };
         self.deliver(&taken, now_ms, sink);
-        Ok((Confirmed { level: taken.level, position, replayed: false }, applied))
+        Ok((
+            Confirmed {
+                level: taken.level,
+                position,
+                replayed: false,
+            },
+            applied,
+        ))
     }
 
     /// Pops and takes jobs of one queue, highest priority first.
@@ -146,11 +164,19 @@ impl Engine {
         for priority in (0..PRIORITIES).rev() {
             while taken.len < jobs_max {
                 let start = taken.len;
-                let want = self.fitting(queue, priority, &mut taken.slots[start..jobs_max], *bytes_room, start == 0);
+                let want = self.fitting(
+                    queue,
+                    priority,
+                    &mut taken.slots[start..jobs_max],
+                    *bytes_room,
+                    start == 0,
+                );
                 if want == 0 {
                     break;
                 }
-                let popped = queue.ring(priority).pop(&self.pool, &mut taken.slots[start..start + want]);
+                let popped = queue
+                    .ring(priority)
+                    .pop(&self.pool, &mut taken.slots[start..start + want]);
                 if popped == 0 {
                     break;
                 }
@@ -234,8 +260,10 @@ impl Engine {
             }
             let fields = slot.fields();
             if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
-                self.expire_unserved(number, word.without(QUEUED), now_ms);
-                return Err(NotTaken::Stale);
+                if self.expire_unserved(number, word, now_ms) {
+                    return Err(NotTaken::Stale);
+                }
+                continue;
             }
             let attempt = word.attempt() + 1;
             let busy = word.with_attempt(attempt).with_phase(Phase::Busy).without(QUEUED);
@@ -273,18 +301,37 @@ impl Engine {
     ) -> Result<(Applied, Option<LogPosition>), LogError> {
         let prelude = Prelude::len_for(request);
         if taken.volatile && prelude == 0 {
-            return Ok((Applied { position: LogPosition::NONE, volatile: true }, None));
+            return Ok((
+                Applied {
+                    position: LogPosition::NONE,
+                    volatile: true,
+                },
+                None,
+            ));
         }
         let entries = taken.entries[..taken.len].as_bytes();
-        let mut claim = self.log(taken.volatile).claim(prelude + 8 + entries.len(), Room::Settle)?;
+        let mut claim = self
+            .log(taken.volatile)
+            .claim(prelude + 8 + entries.len(), Room::Settle)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
         claim.put(&(taken.len as u64).to_le_bytes());
         claim.put(entries);
         let at = claim.position();
-        let end = claim.commit(Kind::Reserve as u8, if prelude > 0 { NUMBERED } else { 0 }, now_ms, 0);
-        Ok((Applied { position: at, volatile: taken.volatile }, (!taken.volatile).then_some(end)))
+        let end = claim.commit(
+            Kind::Reserve as u8,
+            if prelude > 0 { NUMBERED } else { 0 },
+            now_ms,
+            0,
+        );
+        Ok((
+            Applied {
+                position: at,
+                volatile: taken.volatile,
+            },
+            (!taken.volatile).then_some(end),
+        ))
     }
 
     /// The log refused: the jobs go back as they were, behind what is there.
@@ -292,7 +339,12 @@ impl Engine {
         for (number, entry) in taken.slots[..taken.len].iter().zip(&taken.entries) {
             let slot = self.slab.slot(*number);
             let attempt = entry.attempt.get() - 1;
-            slot.publish(slot.state().with_attempt(attempt).with_phase(Phase::Ready).with(QUEUED));
+            slot.publish(
+                slot.state()
+                    .with_attempt(attempt)
+                    .with_phase(Phase::Ready)
+                    .with(QUEUED),
+            );
             if let Some(queue) = self.registry.get(QueueId(slot.queue())) {
                 queue.push_ready(&self.pool, slot.fields().priority, &[*number]);
             }
@@ -309,10 +361,15 @@ impl Engine {
             slot.write_at(now_ms + u64::from(lease_ms));
             let word = slot.state();
             let fields = slot.fields();
-            let token = Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() };
+            let token = Token {
+                id: JobId(entry.id.get()),
+                attempt: entry.attempt.get(),
+            };
             // Published only after the body was read: until then nobody else can settle the job, so its segment
             // stays (the live count covers it) apart from being moved, which `read` follows.
-            reader.read(slot, &fields, |body| sink.push(&head_of(token, &fields, lease_ms), body));
+            reader.read(slot, &fields, |body| {
+                sink.push(&head_of(token, &fields, lease_ms), body)
+            });
             slot.publish(word.with_phase(Phase::Leased).without(TIMED));
             match &mut counted {
                 Some((queue, n)) if queue.id.0 == fields.queue => *n += 1,
@@ -339,9 +396,16 @@ impl Engine {
                 return None;
             }
             for entry in parse_reserve(body)? {
-                let token = Token { id: JobId(entry.id.get()), attempt: entry.attempt.get() };
-                let Some(slot) = self.slab.get(token.id.slot()) else { continue };
-                let Some((word, fields)) = slot.snapshot() else { continue };
+                let token = Token {
+                    id: JobId(entry.id.get()),
+                    attempt: entry.attempt.get(),
+                };
+                let Some(slot) = self.slab.get(token.id.slot()) else {
+                    continue;
+                };
+                let Some((word, fields)) = slot.snapshot() else {
+                    continue;
+                };
                 let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
                 let left_ms = fields.at_ms.saturating_sub(now_ms) as u32;
                 if current && word.phase() == Phase::Leased && left_ms > 0 {
@@ -414,7 +478,7 @@ impl<'a> BodyReader<'a> {
         // The body may be moved between reading where it is and pinning that segment; it then stands elsewhere.
         for _ in 0..3 {
             let body = slot.body();
-            if !body.is_some() {
+            if body.is_none() {
                 return;
             }
             if !self.pin.as_ref().is_some_and(|pin| pin.covers(body)) {
@@ -425,9 +489,4 @@ impl<'a> BodyReader<'a> {
             }
         }
     }
-}
-
-/// Whether a word read earlier may still be acted on: used where a caller holds no claim on the slot.
-pub(super) fn unchanged(slot: Slot<'_>, word: StateWord) -> bool {
-    slot.state() == word
 }

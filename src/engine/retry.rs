@@ -15,7 +15,10 @@ pub fn delay_ms(backoff: &Backoff, failures: u32, id: JobId, attempt: u16) -> u6
         }
         Backoff::Exponential { base_ms, cap_ms } => {
             let doublings = failures.max(1) - 1;
-            let full = u64::from(*base_ms).checked_shl(doublings.min(40)).unwrap_or(u64::MAX).min(u64::from(*cap_ms));
+            let full = u64::from(*base_ms)
+                .checked_shl(doublings.min(40))
+                .unwrap_or(u64::MAX)
+                .min(u64::from(*cap_ms));
             // "Equal jitter": half is fixed, half is drawn.
             let drawn = mix(id.0 ^ u64::from(attempt).rotate_left(48)) % (full / 2 + 1);
             full - full / 2 + drawn
@@ -37,10 +40,18 @@ mod tests {
 
     #[test]
     fn exponential_doubles_up_to_the_cap_and_jitters_in_the_upper_half() {
-        let backoff = Backoff::Exponential { base_ms: 100, cap_ms: 1_000 };
+        let backoff = Backoff::Exponential {
+            base_ms: 100,
+            cap_ms: 1_000,
+        };
         for (failures, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (60, 1_000)] {
-            let delays: Vec<u64> = (0..200).map(|n| delay_ms(&backoff, failures, JobId(n << 32), 1)).collect();
-            assert!(delays.iter().all(|d| *d >= full / 2 && *d <= full), "{failures}: {delays:?}");
+            let delays: Vec<u64> = (0..200)
+                .map(|n| delay_ms(&backoff, failures, JobId(n << 32), 1))
+                .collect();
+            assert!(
+                delays.iter().all(|d| *d >= full / 2 && *d <= full),
+                "{failures}: {delays:?}"
+            );
             assert!(delays.iter().any(|d| *d != delays[0]), "no jitter at {failures}");
         }
     }
@@ -48,12 +59,25 @@ mod tests {
     #[test]
     fn a_list_is_followed_and_its_last_delay_repeats() {
         let backoff = Backoff::List(vec![5, 50]);
-        let delays: Vec<u64> = (1..5).map(|failures| delay_ms(&backoff, failures, JobId(1), 1)).collect();
+        let delays: Vec<u64> = (1..5)
+            .map(|failures| delay_ms(&backoff, failures, JobId(1), 1))
+            .collect();
         assert_eq!(delays, [5, 50, 50, 50]);
     }
 
     #[test]
     fn a_zero_backoff_retries_at_once() {
-        assert_eq!(delay_ms(&Backoff::Exponential { base_ms: 0, cap_ms: 0 }, 3, JobId(1), 3), 0);
+        assert_eq!(
+            delay_ms(
+                &Backoff::Exponential {
+                    base_ms: 0,
+                    cap_ms: 0
+                },
+                3,
+                JobId(1),
+                3
+            ),
+            0
+        );
     }
 }

@@ -11,6 +11,7 @@ use crate::base::batch::{SettleBatch, Settlement};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::{SettleEntry, Verb};
 use crate::base::job::Token;
+use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
 use crate::base::sync::{spin_hint, yield_now};
 use std::collections::HashSet;
@@ -38,13 +39,22 @@ impl Engine {
         let mut set = ChangeSet::default();
         for (position, settlement) in batch.items().enumerate() {
             if let Err(code) = self.take_settlement(&settlement, now_ms, &mut set) {
-                items.push(ItemError { position: position as u32, code });
+                items.push(ItemError {
+                    position: position as u32,
+                    code,
+                });
             }
         }
         match self.log_changes(&mut set, request, now_ms) {
             Ok(logged) => {
                 let level = self.apply(&set, now_ms);
-                self.sessions.finish(request, Applied { position: logged.at, volatile: false });
+                self.sessions.finish(
+                    request,
+                    Applied {
+                        position: logged.at,
+                        volatile: false,
+                    },
+                );
                 Ok(self.confirmed(level, logged, items))
             }
             Err(error) => {
@@ -60,9 +70,21 @@ impl Engine {
     /// lies behind its record.
     pub(super) fn confirmed(&self, level: Durability, logged: Logged, items: &[ItemError]) -> Confirmed {
         let repeated = items.iter().any(|item| item.code == ErrorCode::AlreadySettled);
-        let position = if repeated && self.logged { Some(self.durable.tail()) } else { logged.end };
-        let level = if position.is_none() { Durability::Memory } else { level.max(Durability::Written) };
-        Confirmed { level, position, replayed: false }
+        let position = if repeated && self.logged {
+            Some(self.durable.tail())
+        } else {
+            logged.end
+        };
+        let level = if position.is_none() {
+            Durability::Memory
+        } else {
+            level.max(Durability::Written)
+        };
+        Confirmed {
+            level,
+            position,
+            replayed: false,
+        }
     }
 
     /// Takes the job of a settlement and says what becomes of it, or why not.
@@ -80,12 +102,24 @@ impl Engine {
         }
         let slot = self.slab.slot(number);
         let mut fields = slot.fields();
-        let queue_lease_ms = self.registry.get(QueueId(fields.queue)).map_or(0, |queue| queue.options.lease_ms);
+        let queue_lease_ms = self
+            .registry
+            .get(QueueId(fields.queue))
+            .map_or(0, |queue| queue.options.lease_ms);
         let change = match settlement.verb {
             Verb::Ack => Change::to(number, before, fields, Phase::Done, Cause::Ack, now_ms),
             Verb::Nack => {
                 let delay_ms = (settlement.arg != SettleEntry::BACKOFF).then_some(u64::from(settlement.arg));
-                Change::retried(self, number, before, fields, Cause::Failure, delay_ms, now_ms, settlement.note)
+                Change::retried(
+                    self,
+                    number,
+                    before,
+                    fields,
+                    Cause::Failure,
+                    delay_ms,
+                    now_ms,
+                    settlement.note,
+                )
             }
             Verb::Reject => {
                 fields.failures = fields.failures.saturating_add(1);
@@ -95,8 +129,13 @@ impl Engine {
                 // One more delivery is allowed, so that this one does not count as an attempt.
                 fields.releases = fields.releases.saturating_add(1);
                 fields.limit = fields.limit.saturating_add(1);
-                let expired = fields.expires_ms != 0 && fields.expires_ms <= now_ms;
-                let to = if expired { Phase::Expired } else { Phase::Ready };
+                let to = if before.attempt() >= DELIVERIES_MAX {
+                    Phase::Dead
+                } else if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
+                    Phase::Expired
+                } else {
+                    Phase::Ready
+                };
                 Change::to(number, before, fields, to, Cause::Release, now_ms)
             }
             Verb::Extend => {
@@ -109,7 +148,10 @@ impl Engine {
                 Change::to(number, before, fields, Phase::Leased, Cause::Extension, until_ms)
             }
         };
-        set.changes.push(Change { note: settlement.note, ..change });
+        set.changes.push(Change {
+            note: settlement.note,
+            ..change
+        });
         Ok(())
     }
 
@@ -119,14 +161,20 @@ impl Engine {
         let mut looks = 0u32;
         loop {
             let word = slot.state();
-            if word.generation() != token.id.generation() || matches!(word.phase(), Phase::Free | Phase::Zombie) {
+            if word.generation() != token.id.generation()
+                || matches!(word.phase(), Phase::Free | Phase::Zombie)
+            {
                 return Err(ErrorCode::JobNotFound);
             }
             match word.phase() {
                 Phase::Busy if word.attempt() != token.attempt => return Err(ErrorCode::LeaseLost),
                 // The same delivery twice in one batch: the first mention decides.
                 Phase::Busy if set.holds(token.id.slot()) => {
-                    return Err(if verb == Verb::Ack { ErrorCode::AlreadySettled } else { ErrorCode::LeaseLost });
+                    return Err(if verb == Verb::Ack {
+                        ErrorCode::AlreadySettled
+                    } else {
+                        ErrorCode::LeaseLost
+                    });
                 }
                 // Somebody settles or expires this very delivery; what it comes to decides the answer.
                 Phase::Busy => wait_a_little(&mut looks),
@@ -157,14 +205,24 @@ impl Engine {
                 _ => return None,
             };
             let done = body.done.iter().map(|entry| entry.id.get());
-            Some(done.chain(body.changes.iter().map(|entry| entry.id.get())).collect())
+            Some(
+                done.chain(body.changes.iter().map(|entry| entry.id.get()))
+                    .collect(),
+            )
         });
         let settled = settled.ok_or_else(already_applied)?;
         for (position, settlement) in batch.items().enumerate() {
             if !settled.contains(&settlement.token.id.0) {
                 let known = self.job(settlement.token.id).is_ok();
-                let code = if known { ErrorCode::LeaseLost } else { ErrorCode::JobNotFound };
-                items.push(ItemError { position: position as u32, code });
+                let code = if known {
+                    ErrorCode::LeaseLost
+                } else {
+                    ErrorCode::JobNotFound
+                };
+                items.push(ItemError {
+                    position: position as u32,
+                    code,
+                });
             }
         }
         Ok(replayed(applied))

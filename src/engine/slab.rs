@@ -76,12 +76,18 @@ impl Slab {
         let old = slot.state();
         debug_assert_eq!(old.phase(), Phase::Free, "slot {number} was taken while in use");
         let mut generation = old.generation().wrapping_add(1);
-        if high.wrapping_sub(generation) as i32 > LAG_MAX as i32 || old.generation() == 0 && is_newer(high, generation)
+        if high.wrapping_sub(generation) as i32 > LAG_MAX as i32
+            || old.generation() == 0 && is_newer(high, generation)
         {
             generation = high;
         }
         // 0 means "never used": ids with it do not exist.
-        let word = StateWord::new(if generation == 0 { 1 } else { generation }, 0, Phase::Busy, flags);
+        let word = StateWord::new(
+            if generation == 0 { 1 } else { generation },
+            0,
+            Phase::Busy,
+            flags,
+        );
         slot.publish(word);
         word
     }
@@ -110,7 +116,11 @@ impl Slab {
 
     /// After recovery has written slots below `fresh_from`: those that hold no job become free.
     pub fn restore(&mut self, fresh_from: u32, generation_high: u32) {
-        let free = SlotPool::restore(self.slots, |number| self.slot(number).state().phase() != Phase::Free, fresh_from);
+        let free = SlotPool::restore(
+            self.slots,
+            |number| self.slot(number).state().phase() != Phase::Free,
+            fresh_from,
+        );
         self.free = free;
         self.generation_high.store(generation_high, Ordering::Relaxed);
     }

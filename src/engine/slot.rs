@@ -91,14 +91,26 @@ pub struct StateWord(pub u64);
 
 impl std::fmt::Debug for StateWord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "gen {} attempt {} {:?} flags {:#010b}", self.generation(), self.attempt(), self.phase(), self.flags())
+        write!(
+            f,
+            "gen {} attempt {} {:?} flags {:#010b}",
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            self.flags()
+        )
     }
 }
 
 impl StateWord {
     /// Puts a word together.
     pub fn new(generation: u32, attempt: u16, phase: Phase, flags: u8) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(attempt) << 16 | u64::from(phase as u8) << 8 | u64::from(flags))
+        Self(
+            u64::from(generation) << 32
+                | u64::from(attempt) << 16
+                | u64::from(phase as u8) << 8
+                | u64::from(flags),
+        )
     }
 
     /// Which job of this slot, from 1.
@@ -149,7 +161,12 @@ impl StateWord {
     /// The same with the turn bits moved on.
     pub fn next_turn(self) -> Self {
         let turn = self.flags().wrapping_add(TURN_ONE) & TURN_MASK;
-        Self::new(self.generation(), self.attempt(), self.phase(), (self.flags() & !TURN_MASK) | turn)
+        Self::new(
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            (self.flags() & !TURN_MASK) | turn,
+        )
     }
 }
 
@@ -250,24 +267,33 @@ impl<'a> Slot<'a> {
     pub fn write(self, fields: &Fields) {
         let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
         debug_assert!(fields.queue < 1 << 24);
-        set(1, fields.body.to_bits());
-        set(2, fields.note.to_bits());
+        set(1, fields.body.raw());
+        set(2, fields.note.raw());
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
-        set(6, u64::from(fields.queue) << 40 | u64::from(fields.priority) << 32 | u64::from(fields.payload_len));
-        set(7, u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms));
+        set(
+            6,
+            u64::from(fields.queue) << 40 | u64::from(fields.priority) << 32 | u64::from(fields.payload_len),
+        );
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
     }
 
     /// Writes the fields that change after a job was accepted, as the owner: everything but body, enqueue time,
     /// queue, lengths and lease.
     pub fn write_changes(self, fields: &Fields) {
         let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
-        set(2, fields.note.to_bits());
+        set(2, fields.note.raw());
         set(3, pack(fields.at_ms, fields.releases));
         set(4, pack(fields.enqueued_ms, fields.failures));
         set(5, pack(fields.expires_ms, fields.expiries));
-        set(7, u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms));
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
     }
 
     /// Writes only the deadline, as the owner; the release count beside it is kept.
@@ -283,8 +309,8 @@ impl<'a> Slot<'a> {
         let get = |word: usize| self.words[word].load(Ordering::Relaxed);
         let (at, enqueued, expires, shape, extra) = (get(3), get(4), get(5), get(6), get(7));
         Fields {
-            body: LogPosition::from_bits(get(1)),
-            note: LogPosition::from_bits(get(2)),
+            body: LogPosition::from_raw(get(1)),
+            note: LogPosition::from_raw(get(2)),
             at_ms: at >> 16,
             enqueued_ms: enqueued >> 16,
             expires_ms: expires >> 16,
@@ -309,7 +335,8 @@ impl<'a> Slot<'a> {
     /// Body bytes (payload and metadata) alone.
     #[inline]
     pub fn body_bytes(self) -> usize {
-        self.words[6].load(Ordering::Relaxed) as u32 as usize + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
+        self.words[6].load(Ordering::Relaxed) as u32 as usize
+            + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
     }
 
     /// The deadline alone.
@@ -333,28 +360,32 @@ impl<'a> Slot<'a> {
 
     /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
     pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[1].compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[1]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Moves the note along with its body, unless a newer note was written meanwhile.
     pub fn move_note(self, from: LogPosition, to: LogPosition) -> bool {
-        self.words[2].compare_exchange(from.to_bits(), to.to_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.words[2]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// The body as it stands now (it moves when its segment is reclaimed).
     #[inline]
     pub fn body(self) -> LogPosition {
-        LogPosition::from_bits(self.words[1].load(Ordering::Acquire))
+        LogPosition::from_raw(self.words[1].load(Ordering::Acquire))
     }
 
     /// The note as it stands now.
     pub fn note(self) -> LogPosition {
-        LogPosition::from_bits(self.words[2].load(Ordering::Acquire))
+        LogPosition::from_raw(self.words[2].load(Ordering::Acquire))
     }
 
     /// Takes the body away when the job leaves: what the segment's live count goes down by.
     pub fn drop_body(self) -> LogPosition {
-        LogPosition::from_bits(self.words[1].swap(0, Ordering::AcqRel))
+        LogPosition::from_raw(self.words[1].swap(0, Ordering::AcqRel))
     }
 }
 
@@ -373,8 +404,8 @@ mod tests {
         let words = ZeroedWords::new(SLOT_WORDS);
         let slot = Slot::new(words.slice(0, SLOT_WORDS));
         let fields = Fields {
-            body: LogPosition::from_bits(0x0000_0007_0000_1008),
-            note: LogPosition::from_bits(0x0000_0008_0000_2010),
+            body: LogPosition::from_raw(0x0000_0007_0000_1008),
+            note: LogPosition::from_raw(0x0000_0008_0000_2010),
             at_ms: TIME_MASK,
             enqueued_ms: TIME_MASK - 1,
             expires_ms: TIME_MASK - 2,
@@ -401,7 +432,10 @@ mod tests {
         for _ in 0..7 {
             word = word.next_turn();
             assert_ne!(word, start);
-            assert_eq!((word.generation(), word.attempt(), word.phase()), (3, 2, Phase::Leased));
+            assert_eq!(
+                (word.generation(), word.attempt(), word.phase()),
+                (3, 2, Phase::Leased)
+            );
             assert!(word.has(TIMED) && word.has(VOLATILE));
         }
         assert_eq!(word.next_turn(), start);

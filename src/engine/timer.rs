@@ -38,7 +38,10 @@ impl Entry {
             Watch::Deadline(attempt) => attempt,
             Watch::Ttl => TTL_MARK,
         };
-        Self { packed: u64::from(mark) << TIME_BITS | (at_ms & ((1 << TIME_BITS) - 1)), id }
+        Self {
+            packed: u64::from(mark) << TIME_BITS | (at_ms & ((1 << TIME_BITS) - 1)),
+            id,
+        }
     }
 
     /// When it is to fire, in milliseconds.
@@ -67,7 +70,11 @@ impl Wheel {
     /// An empty wheel that stands at `now_ms`.
     pub fn new(now_ms: u64) -> Self {
         let level = || (0..BUCKETS).map(|_| Vec::new()).collect();
-        Self { tick: now_ms / TICK_MS, levels: (0..LEVELS).map(|_| level()).collect(), len: 0 }
+        Self {
+            tick: now_ms / TICK_MS,
+            levels: (0..LEVELS).map(|_| level()).collect(),
+            len: 0,
+        }
     }
 
     /// How many entries there are.
@@ -165,12 +172,18 @@ mod tests {
     #[test]
     fn fires_within_two_ticks_and_never_early() {
         let start = 1_000_003;
-        let deadlines: Vec<u64> = (0..3_000).map(|n| start + n * 37).chain([start, start + 5_000_000]).collect();
+        let deadlines: Vec<u64> = (0..3_000)
+            .map(|n| start + n * 37)
+            .chain([start, start + 5_000_000])
+            .collect();
         let fired = fire_times(start, &deadlines, TICK_MS);
         assert_eq!(fired.len(), deadlines.len());
         for (n, at) in fired {
             let due = deadlines[n as usize];
-            assert!(at >= due && at <= due.max(start) + 2 * TICK_MS, "due {due} fired {at}");
+            assert!(
+                at >= due && at <= due.max(start) + 2 * TICK_MS,
+                "due {due} fired {at}"
+            );
         }
     }
 
