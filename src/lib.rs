@@ -9,6 +9,8 @@
 )]
 
 pub mod base;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 
