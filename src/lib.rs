@@ -9,6 +9,10 @@
 )]
 
 pub mod base;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]

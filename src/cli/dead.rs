@@ -60,8 +60,8 @@ pub(crate) fn run(global: &Global, dead: Dead) -> Done {
             print_changed(global, "redriven", count as usize, &[])
         }
         Dead::Redrive(redrive) => {
-            let items = connect(global)?.redrive(&redrive.queue, &redrive.ids)?;
-            let errors = ItemReport::failures(&items, &redrive.ids);
+            let done = connect(global)?.redrive(&redrive.queue, &redrive.ids)?;
+            let errors = ItemReport::failures(&done.items, &redrive.ids);
             print_changed(global, "redriven", redrive.ids.len() - errors.len(), &errors)
         }
     }

@@ -116,8 +116,8 @@ pub(crate) fn run(global: &Global, job: Job) -> Done {
             table.print("no job is ready")
         }
         Job::Cancel(cancel) => {
-            let items = connect(global)?.cancel(&cancel.ids)?;
-            let errors = ItemReport::failures(&items, &cancel.ids);
+            let done = connect(global)?.cancel(&cancel.ids)?;
+            let errors = ItemReport::failures(&done.items, &cancel.ids);
             print_changed(global, "cancelled", cancel.ids.len() - errors.len(), &errors)
         }
     }
@@ -135,17 +135,13 @@ struct JobsReport {
 pub(super) fn print_list(global: &Global, queue: &str, state: Option<JobState>, page: &Page) -> Done {
     let client = connect(global)?;
     let mut jobs: Vec<JobStatus> = Vec::new();
-    let mut cursor = page.after;
-    while jobs.len() < page.limit {
+    let mut next = Some(page.after);
+    while let (Some(cursor), true) = (next, jobs.len() < page.limit) {
         let wanted = (page.limit - jobs.len()).min(LIST_PAGE_MAX as usize) as u32;
-        let (part, next) = client.job_list(queue, state, cursor, wanted)?;
-        jobs.extend(part);
-        cursor = next;
-        if cursor == 0 {
-            break;
-        }
+        let part = client.job_list(queue, state, cursor, wanted)?;
+        jobs.extend(part.jobs);
+        next = part.next;
     }
-    let next = (cursor != 0).then_some(cursor);
     if global.json {
         return output::json(&JobsReport { jobs: jobs.iter().map(JobReport::new).collect(), next });
     }

@@ -4,7 +4,7 @@ use super::args::Global;
 use super::connect::connect;
 use super::exit::{Done, Failure};
 use super::report::QueueReport;
-use super::stats::{all_queues, table};
+use super::stats::table;
 use super::units::{self, show_bytes, show_millis};
 use super::output;
 use crate::{Backoff, Durability, JobState, QueueOptions, QueueStats};
@@ -161,28 +161,27 @@ pub(crate) fn run(global: &Global, queue: Queue) -> Done {
             done(global, "created", &create.name, None)
         }
         Queue::Pause(named) => {
-            connect(global)?.queue_pause(&named.name)?;
+            connect(global)?.pause_queue(&named.name)?;
             done(global, "paused", &named.name, None)
         }
         Queue::Resume(named) => {
-            connect(global)?.queue_resume(&named.name)?;
+            connect(global)?.resume_queue(&named.name)?;
             done(global, "resumed", &named.name, None)
         }
         Queue::Purge(purge) => {
-            let states = purge.state.iter().fold(0, |mask, state| mask | 1 << *state as u8);
-            let states = if states == 0 { crate::wire::STATES_ALL } else { states };
-            let count = connect(global)?.queue_purge(&purge.name, states)?;
+            let states = if purge.state.is_empty() { &JobState::ALL[..] } else { &purge.state };
+            let count = connect(global)?.purge_queue(&purge.name, states)?;
             done(global, "purged", &purge.name, Some(u64::from(count)))
         }
         Queue::Delete(named) => {
-            connect(global)?.queue_delete(&named.name)?;
+            connect(global)?.delete_queue(&named.name)?;
             done(global, "deleted", &named.name, None)
         }
     }
 }
 
 fn list(global: &Global) -> Done {
-    let queues = all_queues(&connect(global)?)?;
+    let queues = connect(global)?.queues()?;
     if global.json {
         #[derive(Serialize)]
         struct Report {

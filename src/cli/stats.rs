@@ -2,13 +2,11 @@
 
 use super::args::Global;
 use super::connect::connect;
-use super::exit::{Done, Failure};
+use super::exit::Done;
 use super::output::{self, Align, Table};
 use super::report::QueueReport;
 use super::units::show_bytes;
 use crate::QueueStats;
-use crate::client::Client;
-use crate::limits::LIST_PAGE_MAX;
 use clap::Args;
 use serde::Serialize;
 
@@ -25,7 +23,7 @@ pub(crate) struct Stats {}
 
 /// Prints every queue's counters.
 pub(crate) fn run(global: &Global, _stats: &Stats) -> Done {
-    let queues = all_queues(&connect(global)?)?;
+    let queues = connect(global)?.queues()?;
     if global.json {
         #[derive(Serialize)]
         struct Report {
@@ -34,23 +32,6 @@ pub(crate) fn run(global: &Global, _stats: &Stats) -> Done {
         return output::json(&Report { queues: queues.iter().map(QueueReport::counters).collect() });
     }
     table(&queues).print("no queues yet; `ackring push QUEUE` makes the first one")
-}
-
-/// All queues, by name.
-///
-/// # Errors
-/// As the server's refusals and the connection's ends come.
-pub(super) fn all_queues(client: &Client) -> Result<Vec<QueueStats>, Failure> {
-    let mut queues: Vec<QueueStats> = Vec::new();
-    loop {
-        let after = queues.last().map(|queue| queue.name.clone()).unwrap_or_default();
-        let (page, more) = client.queue_list(&after, LIST_PAGE_MAX)?;
-        let is_last = page.is_empty() || !more;
-        queues.extend(page);
-        if is_last {
-            return Ok(queues);
-        }
-    }
 }
 
 /// The counters that people look at first.

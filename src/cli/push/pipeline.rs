@@ -4,7 +4,7 @@ use super::progress::Progress;
 use super::source::Batch;
 use super::template::Template;
 use crate::cli::exit::Failure;
-use crate::client::{Client, ClientError, Enqueued, Pending, QueueHandle};
+use crate::client::{Applied, Client, ClientError, Pending, QueueHandle};
 use crate::{Durability, EnqueueBuilder, ErrorCode, JobId};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -53,7 +53,7 @@ pub(super) struct Pipeline<'a> {
 /// A batch whose confirmation is to come.
 pub(super) struct Flying {
     batch: Batch,
-    pending: Pending<Enqueued>,
+    pending: Pending<Applied>,
 }
 
 impl Pipeline<'_> {
@@ -94,7 +94,7 @@ impl Pipeline<'_> {
         let Some(Flying { batch, pending }) = self.flying.pop_front() else { return Ok(()) };
         let range = 0..batch.count();
         match pending.wait() {
-            Ok(enqueued) => self.count(&batch, range, &enqueued, ids),
+            Ok(applied) => self.count(&batch, range, &applied, ids),
             Err(error) if self.may_try_again(&error, batch.count()) => self.send_in_parts(&batch, error, ids)?,
             Err(error) => return Err(self.failed(&batch, range, error)),
         }
@@ -119,8 +119,8 @@ impl Pipeline<'_> {
             let range = start..(start + size).min(batch.count());
             self.template.encode(batch, range.clone(), &mut self.builder)?;
             match self.client.enqueue(self.queue, &self.builder, self.durability) {
-                Ok(enqueued) => {
-                    self.count(batch, range.clone(), &enqueued, ids);
+                Ok(applied) => {
+                    self.count(batch, range.clone(), &applied, ids);
                     start = range.end;
                     size *= 2;
                 }
@@ -140,21 +140,21 @@ impl Pipeline<'_> {
         }
     }
 
-    fn count(&mut self, batch: &Batch, range: Range<usize>, enqueued: &Enqueued, ids: &mut IdSink<'_>) {
-        let count = |code| enqueued.items.iter().filter(|item| item.code == code).count() as u64;
+    fn count(&mut self, batch: &Batch, range: Range<usize>, applied: &Applied, ids: &mut IdSink<'_>) {
+        let count = |code| applied.items.iter().filter(|item| item.code == code).count() as u64;
         let conflicts = count(ErrorCode::KeyConflict);
-        let first_conflict = enqueued.items.iter().find(|item| item.code == ErrorCode::KeyConflict);
+        let first_conflict = applied.items.iter().find(|item| item.code == ErrorCode::KeyConflict);
         self.tally.confirmed += range.len() as u64 - conflicts;
         self.tally.duplicates += count(ErrorCode::Duplicate);
         self.tally.conflicts += conflicts;
         self.tally.first_conflict = self.tally.first_conflict.or_else(|| {
             first_conflict.map(|item| batch.first() + range.start as u64 + u64::from(item.position))
         });
-        self.tally.level = match (self.tally.level, enqueued.level) {
+        self.tally.level = match (self.tally.level, applied.level) {
             (Some(known), Some(level)) => Some(known.min(level)),
             (known, level) => known.or(level),
         };
-        ids(&enqueued.ids);
+        ids(&applied.ids);
     }
 
     fn failed(&mut self, batch: &Batch, range: Range<usize>, error: ClientError) -> Failure {
