@@ -44,11 +44,6 @@ impl Failure {
         Self { text: format!("{what}: {}", self.text), ..self }
     }
 
-    /// Whether nobody answered, as opposed to somebody saying no.
-    pub(crate) fn is_no_connection(&self) -> bool {
-        self.code == Code::NoConnection
-    }
-
     /// What the process exits with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code as u8)

@@ -50,7 +50,7 @@ impl Template {
     /// Wrong usage when two jobs would have the same key, or a key is too long.
     pub(super) fn encode(&self, batch: &Batch, range: Range<usize>, into: &mut EnqueueBuilder) -> Result<(), Failure> {
         into.clear();
-        let mut options = JobOptions {
+        let options = JobOptions {
             priority: self.priority,
             delay_ms: self.delay_ms,
             ttl_ms: self.ttl_ms,
@@ -66,8 +66,7 @@ impl Template {
         let first = batch.first() + range.start as u64;
         for (number, payload) in (first..).zip(batch.payloads(range)) {
             let text = key.of(number)?;
-            options.key = text.as_bytes();
-            into.push(payload, &options);
+            into.push(payload, &JobOptions { key: text.as_bytes(), ..options });
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ fn wait_without_reaping(child: &Child) {
 /// Writes the payload. A command that ends without reading it has decided that it does not need it.
 fn feed(mut stdin: ChildStdin, payload: Vec<u8>) -> io::Result<()> {
     let is_small = payload.len() <= PIPE_BYTES_MIN;
-    let write = move || {
+    let mut write = move || {
         let _ = stdin.write_all(&payload);
     };
     if is_small {

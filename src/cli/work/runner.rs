@@ -1,6 +1,6 @@
 //! One of the worker's hands: runs the command for what is waiting, and tells how it went.
 
-use super::board::{Board, Run};
+use super::board::Board;
 use super::child::{Ended, Input, Program};
 use super::settle::settle_run;
 use crate::cli::exit::Failure;
