@@ -10,6 +10,10 @@
 
 pub mod base;
 #[cfg(feature = "engine")]
+mod clock;
+#[cfg(feature = "engine")]
+pub mod embedded;
+#[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]
 pub mod log;
@@ -25,6 +29,10 @@ pub use base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
 pub use base::entry::{EnqueueEntry, SettleEntry, Verb};
 pub use base::job::{JobId, JobIdParseError, JobState, JobStatus, Token};
 pub use base::limits;
+#[cfg(feature = "engine")]
+pub use embedded::{Engine, Job, Queue};
+#[cfg(feature = "engine")]
+pub use engine::{EngineConfig, RecoverySummary};
 pub use base::queue::{
     Backoff, Durability, OptionsError, QueueCounts, QueueOptions, QueueStats, check_queue_name,
 };
