@@ -14,11 +14,17 @@ pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "engine")]
+mod clock;
+#[cfg(feature = "engine")]
+pub mod embedded;
+#[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(feature = "engine")]
 pub mod log;
 #[cfg(feature = "engine")]
 pub mod ring;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 
@@ -29,6 +35,10 @@ pub use base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
 pub use base::entry::{EnqueueEntry, SettleEntry, Verb};
 pub use base::job::{JobId, JobIdParseError, JobState, JobStatus, Token};
 pub use base::limits;
+#[cfg(feature = "engine")]
+pub use embedded::{Engine, Job, Queue};
+#[cfg(feature = "engine")]
+pub use engine::{EngineConfig, RecoverySummary};
 pub use base::queue::{
     Backoff, Durability, OptionsError, QueueCounts, QueueOptions, QueueStats, check_queue_name,
 };

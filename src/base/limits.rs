@@ -105,6 +105,8 @@ pub const SYNC_INTERVAL_MS: u64 = 1_000;
 
 /// Tick of the timers, in milliseconds: leases, delays and TTLs are late by at most about two of these.
 pub const TICK_MS: u64 = 10;
+/// Pause of the log's agent when there was nothing to do, in milliseconds.
+pub const LOG_STEP_MS: u64 = 20;
 /// Time for which a disconnected worker's leases are kept unless configured otherwise, in milliseconds.
 pub const DISCONNECT_GRACE_MS_DEFAULT: u32 = 5_000;
 /// Suggested pause before trying again after a limit was hit, in milliseconds.

@@ -114,7 +114,7 @@ impl Engine {
             ));
         }
         if let Some(reason) = self.durable.poisoned() {
-            return Err(log_refusal(LogError::Poisoned(reason.into())));
+            return Err(log_refusal(LogError::Poisoned(reason)));
         }
         Ok(())
     }

@@ -84,17 +84,20 @@ pub(crate) struct Verdict {
 }
 
 /// Calls `on_record` for every valid record of a segment and `on_gap(start, end, written)` for what lies between
-/// and behind them. `written`: something was committed at `start`, but it is not valid.
+/// and behind them. `written`: something was committed at `start`, but it is not valid. `bytes` may end before the
+/// segment does; what is not there is part of a gap.
 fn scan<'a>(
-    sequence: u32,
-    epoch: u32,
+    header: &SegmentHeader,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),
     mut on_gap: impl FnMut(u32, u32, bool),
 ) {
-    let check = |at: usize| check_record(&bytes[at..], LogPosition::new(sequence, at as u32), epoch);
+    let (sequence, epoch) = (header.sequence.get(), header.epoch.get());
+    let segment_end = header.segment_bytes.get() as usize;
+    let from = |at: usize| bytes.get(at..).unwrap_or_default();
+    let check = |at: usize| check_record(from(at), LogPosition::new(sequence, at as u32), epoch);
     let mut at = DATA_START as usize;
-    while at + HEADER_LEN <= bytes.len() {
+    while at + HEADER_LEN <= segment_end {
         match check(at) {
             Ok(record) => {
                 on_record(LogPosition::new(sequence, at as u32), record);
@@ -103,12 +106,12 @@ fn scan<'a>(
             Err(flaw) => {
                 // Only a place that bears the epoch can be a record; everything else is passed over quickly.
                 let bears_epoch = |word: &[u8]| word[4..8] == epoch.to_le_bytes();
-                let rest = bytes[at + 8..].chunks_exact(8).enumerate();
+                let rest = from(at + 8).chunks_exact(8).enumerate();
                 let next = rest
                     .filter(|(_, word)| bears_epoch(word))
                     .map(|(index, _)| at + 8 + index * 8)
                     .find(|&candidate| check(candidate).is_ok());
-                let end = next.unwrap_or(bytes.len());
+                let end = next.unwrap_or(segment_end);
                 on_gap(at as u32, end as u32, flaw == RecordFlaw::Damaged);
                 at = end;
             }
@@ -186,21 +189,15 @@ impl Recovery {
                 });
             }
         };
-        scan(
-            sequence,
-            header.epoch.get(),
-            bytes,
-            on_record,
-            |start, end, written| {
-                let at = |offset| LogPosition::new(sequence, offset);
-                let mut gaps = gaps.borrow_mut();
-                gaps.0.push(BadRange {
-                    start: at(start),
-                    end: at(end),
-                });
-                gaps.1 |= written;
-            },
-        );
+        scan(header, bytes, on_record, |start, end, written| {
+            let at = |offset| LogPosition::new(sequence, offset);
+            let mut gaps = gaps.borrow_mut();
+            gaps.0.push(BadRange {
+                start: at(start),
+                end: at(end),
+            });
+            gaps.1 |= written;
+        });
         let (gaps, torn) = gaps.into_inner();
         boot.torn = torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);

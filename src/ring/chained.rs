@@ -45,7 +45,7 @@ use crate::ring::PoolExhausted;
 use crate::ring::chain::{Chain, give_run};
 use crate::ring::chunk::{CELLS, ChunkPool};
 use crate::ring::pause::{Point, point};
-use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position};
+use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position, swap};
 
 /// Cells by which the tail may lag behind in its chunk before a push corrects it.
 const TAIL_LAG: usize = 4;
@@ -195,7 +195,7 @@ impl Ring {
                         let cell = &pool.cells(chunk)[head.cell()];
                         let empty = Cell::empty(chunk.generation());
                         let closed = Cell::link(ChunkId::NONE);
-                        let _ = cell.compare_exchange(empty, closed, Ordering::Relaxed, Ordering::Relaxed);
+                        swap(cell, empty, closed, Ordering::Relaxed);
                     }
                     Some(Stop::Closed) => self.unhook(pool, head, chunk),
                     _ => {}
@@ -242,12 +242,8 @@ impl Ring {
             let empty = Cell::empty(at.chunk.generation());
             if let (Some(word), true) = (cell, at.cell < CELLS - 1) {
                 point(Point::PushBeforePublish);
-                // Release: what the caller did before is seen by who pops this. Acquire: the producer behind
-                // this one is to see all that came before.
-                if place
-                    .compare_exchange(empty, word, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                // Release: what the caller did before is seen by who pops this.
+                if swap(place, empty, word, Ordering::Release) {
                     point(Point::PushBeforeTail);
                     if hint.chunk() != Some(at.chunk) || at.cell >= hint.cell() + TAIL_LAG {
                         self.correct_tail(hint, at.chunk, at.cell);
@@ -262,10 +258,7 @@ impl Ring {
                 point(Point::PushBeforePublish);
                 let link = Cell::link(chain.first);
                 // Release: publishes the chain with the whole batch.
-                if place
-                    .compare_exchange(empty, link, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if swap(place, empty, link, Ordering::Release) {
                     point(Point::PushBeforeTail);
                     self.correct_tail(hint, chain.last, chain.last_cells);
                     return Ok(());
@@ -332,9 +325,7 @@ impl Ring {
     }
 
     fn swap_head(&self, from: Position, to: Position) -> bool {
-        self.head
-            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+        swap(&self.head, from.0, to.0, Ordering::AcqRel)
     }
 
     /// Moves the tail on unless somebody has moved it since it was `from`.
@@ -344,9 +335,7 @@ impl Ring {
     fn correct_tail(&self, from: Position, chunk: ChunkId, cell: usize) {
         let to = Position::new(chunk, cell, false);
         // Release: hands the stamp of the chunk on to who reads the tail.
-        let _ = self
-            .tail
-            .compare_exchange(from.0, to.0, Ordering::Release, Ordering::Relaxed);
+        swap(&self.tail, from.0, to.0, Ordering::Release);
     }
 }
 

@@ -14,7 +14,7 @@
 
 use crate::base::sync::{AtomicU64, Ordering, ZeroedWords, spin_hint};
 use crate::ring::pause::{Point, point};
-use crate::ring::word::ChunkId;
+use crate::ring::word::{ChunkId, swap};
 use crossbeam_utils::CachePadded;
 
 /// Marks a link that has no successor yet, with the id of its own chunk, so that it belongs to one free time only.
@@ -60,11 +60,7 @@ impl FreeQueue {
                 point(Point::FreeBeforeTake);
                 // Acquire and Release: the chunks were published by those who gave them, and a later giver of
                 // the same chunks must be seen by nobody as earlier than this.
-                if self
-                    .head
-                    .compare_exchange(head, end, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if swap(&self.head, head, end, Ordering::AcqRel) {
                     return count;
                 }
             }
@@ -109,9 +105,7 @@ impl FreeQueue {
             if link == LAST | tail {
                 point(Point::FreeBeforeLink);
                 // Release: publishes the links above and everything done with the chunks before.
-                let place = self.link(ChunkId(tail));
-                let linked = place.compare_exchange(link, first.0, Ordering::Release, Ordering::Relaxed);
-                if linked.is_ok() {
+                if swap(self.link(ChunkId(tail)), link, first.0, Ordering::Release) {
                     point(Point::FreeBeforeTail);
                     self.move_tail(tail, last.0);
                     return;
@@ -126,9 +120,7 @@ impl FreeQueue {
     /// Moves the tail on if it is still there. Failing is fine: then somebody else did.
     fn move_tail(&self, from: u64, to: u64) {
         // Release: whoever reads the new tail may read the link of that chunk, which must not be older.
-        let _ = self
-            .tail
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        swap(&self.tail, from, to, Ordering::Release);
     }
 
     fn link(&self, chunk: ChunkId) -> &AtomicU64 {

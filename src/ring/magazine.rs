@@ -28,10 +28,10 @@ use crossbeam_utils::CachePadded;
 const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 /// Numbers that a shard holds: two magazines, so that one that is full or empty is half way to either.
 const SHARD: usize = 2 * MAGAZINE;
-/// Words of a magazine: two numbers a word.
+/// Words of a magazine: two numbers a word, the first to be handed out first.
 const WORDS: usize = MAGAZINE / 2;
 /// How often a taker looks again when it found nothing and somebody held a shard.
-const BUSY_ROUNDS: usize = 16;
+const BUSY_ROUNDS: usize = if cfg!(loom) { 2 } else { 16 };
 
 /// Slot numbers that are free: taken and given in batches, without locks.
 ///
@@ -150,6 +150,7 @@ impl SlotPool {
         for number in (0..fresh_from).rev().filter(|number| !is_used(*number)) {
             batch.push(number);
             if batch.len() == MAGAZINE {
+                batch.reverse();
                 pool.give_magazine(&batch);
                 batch.clear();
             }

@@ -22,6 +22,8 @@ mod word;
 pub use chained::Ring;
 pub use chunk::ChunkPool;
 pub use magazine::SlotPool;
+#[cfg(loom)]
+pub use stack::LinkedStack;
 pub use word::HANDLE_MAX;
 
 /// The pool has no chunk for a batch. Nothing was done.

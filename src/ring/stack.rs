@@ -82,3 +82,31 @@ impl Stack {
         }
     }
 }
+
+/// A stack with links of its own, for the models in `tests/loom`.
+#[cfg(loom)]
+pub struct LinkedStack {
+    stack: Stack,
+    links: ZeroedWords,
+}
+
+#[cfg(loom)]
+impl LinkedStack {
+    /// An empty stack for numbers below `numbers`.
+    pub fn new(numbers: usize) -> Self {
+        Self {
+            stack: Stack::new(),
+            links: ZeroedWords::new(numbers),
+        }
+    }
+
+    /// See [`Stack::push`].
+    pub fn push(&self, numbers: &[u32]) {
+        self.stack.push(&self.links, numbers);
+    }
+
+    /// See [`Stack::pop`].
+    pub fn pop(&self) -> Option<u32> {
+        self.stack.pop(&self.links)
+    }
+}

@@ -12,6 +12,8 @@
 //! one CAS as a single. And since the private part of a batch is written in the same cells, no word of any
 //! generation can be taken for another kind than it is.
 
+use crate::base::sync::{AtomicU64, Ordering};
+
 /// Largest handle that a ring carries. (All ones of 31 bits means "none".)
 pub const HANDLE_MAX: u32 = NONE - 1;
 
@@ -31,6 +33,13 @@ pub(super) fn next_generation(generation: u32) -> u32 {
     } else {
         generation + 1
     }
+}
+
+/// Swaps `from` for `to` by one CAS; a failure orders nothing. Returns whether it was `from`.
+#[inline]
+pub(super) fn swap(word: &AtomicU64, from: u64, to: u64, success: Ordering) -> bool {
+    word.compare_exchange(from, to, success, Ordering::Relaxed)
+        .is_ok()
 }
 
 /// One use of one chunk: `(generation, index)`. Does not come back before the generation wraps.

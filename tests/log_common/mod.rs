@@ -71,7 +71,7 @@ pub(crate) fn reopen(log: Log, directory: &TempDir) -> (Log, Vec<OwnedRecord>) {
 /// The body of record `number`: the number and `extra` bytes that follow from it.
 pub(crate) fn body_of(number: u64, extra: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
-    body.extend((0..extra).map(|i| (number as usize * 31 + i) as u8));
+    body.extend((0..extra).map(|i| (number as usize).wrapping_mul(31).wrapping_add(i) as u8));
     body
 }
 
