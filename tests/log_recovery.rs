@@ -195,7 +195,7 @@ fn a_missing_segment_is_refused_and_salvage_goes_on_without_it() {
     drop(log);
     std::fs::remove_file(lost).unwrap();
     let error = refusal(&directory);
-    assert!(error.to_string().contains("missing"), "{error}");
+    assert!(error.to_string().contains("gone"), "{error}");
     let (log, records) = open(LogConfig {
         salvage: true,
         ..durable_config(&directory)
@@ -225,7 +225,12 @@ fn a_segment_header_that_cannot_be_read_is_refused_and_set_aside_by_salvage() {
         salvage: true,
         ..durable_config(&directory)
     }));
-    assert!(!file.exists() && file.with_extension("segment.damaged").exists());
+    assert!(file.with_extension("segment.damaged").exists());
+    assert_eq!(
+        std::fs::read(&file).unwrap().len(),
+        SEGMENT_BYTES_MIN as usize,
+        "a spare takes its place"
+    );
     open(durable_config(&directory));
 }
 
