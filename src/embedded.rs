@@ -77,7 +77,8 @@ impl Wakes {
     }
 }
 
-/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s. Dropping it stops the background threads and syncs the log; the directory is
+/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s. Dropping it stops the background threads, refuses further calls through
+/// its [`Queue`]s, and syncs the log; the directory is
 /// free again once its [`Queue`]s and [`Job`]s are dropped too.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -211,7 +212,7 @@ impl Drop for Engine {
             let _ = thread.join();
         }
         // A log that failed was reported to whoever waited for it; drop has nobody to tell.
-        let _ = self.shared.engine.sync();
+        let _ = self.shared.engine.close();
     }
 }
 
