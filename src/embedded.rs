@@ -77,9 +77,10 @@ impl Wakes {
     }
 }
 
-/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s. Dropping it stops the background threads, refuses further calls through
-/// its [`Queue`]s, and syncs the log; the directory is
-/// free again once its [`Queue`]s and [`Job`]s are dropped too.
+/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s.
+///
+/// Dropping it stops the background threads, refuses further calls through its [`Queue`]s, and syncs the log; the
+/// directory is free again once its [`Queue`]s and [`Job`]s are dropped too.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
