@@ -25,7 +25,7 @@ pub(crate) fn run(shared: &Shared, mut link: Link) {
         let lost = match install(shared, &mut link) {
             Ok(()) => serve(shared, &mut link),
             Err(NoLink::Later(reason)) => reason,
-            Err(NoLink::Never(error)) => return shared.close(error),
+            Err(NoLink::Never(error)) => error.to_string(),
         };
         link.socket.shutdown();
         if since.elapsed() >= STABLE {
@@ -44,7 +44,9 @@ pub(crate) fn run(shared: &Shared, mut link: Link) {
                     break;
                 }
                 Err(NoLink::Later(reason)) => disconnected(shared, reason),
-                Err(NoLink::Never(error)) => return shared.close(error),
+                Err(NoLink::Never(error @ ClientError::Refused(_))) => return shared.close(error),
+                // Nonsense, but at this address there was an ackring server before, and may be again.
+                Err(NoLink::Never(error)) => disconnected(shared, error.to_string()),
             }
         }
     }
@@ -177,6 +179,10 @@ fn serve(shared: &Shared, link: &mut Link) -> String {
     let mut ticked = heard;
     let mut retries = Vec::new();
     let mut timeout = Duration::ZERO;
+    // What came right behind the answer to HELLO is in the decoder already.
+    if let Err(Lost(reason)) = take_frames(shared, link, &mut retries) {
+        return reason;
+    }
     loop {
         let now = Instant::now();
         if !heartbeat.is_zero() && now.duration_since(heard) > heartbeat * 3 {

@@ -69,7 +69,7 @@ mod tests {
         let mut numbers = Numbers::new(1, 4);
         assert_eq!([1, 2, 3, 4].map(|_| numbers.take(true)), [1, 2, 3, 4]);
         assert!(!numbers.has_room(), "number 5 would push 1 out");
-        [2, 3, 4].map(|number| numbers.answered(number));
+        (2..=4).for_each(|number| numbers.answered(number));
         assert!(!numbers.has_room());
         numbers.answered(1);
         assert!(numbers.has_room());
