@@ -49,6 +49,8 @@ pub const LEASE_MS_MAX: u32 = 24 * 3600 * 1000;
 pub const ATTEMPTS_DEFAULT: u16 = 25;
 /// Largest limit on attempts; a delivery that would pass it makes the job dead.
 pub const ATTEMPTS_MAX: u16 = 60_000;
+/// Deliveries of one job after which it is dead whatever its limit: the attempt number must not wrap.
+pub const DELIVERIES_MAX: u16 = u16::MAX - 1;
 /// First retry delay unless the queue says otherwise, in milliseconds.
 pub const BACKOFF_BASE_MS_DEFAULT: u32 = 1_000;
 /// Cap of the retry delay unless the queue says otherwise, in milliseconds.
@@ -81,15 +83,30 @@ pub const SEGMENT_BYTES_DEFAULT: u32 = 64 * 1024 * 1024;
 pub const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
 /// Largest log segment, in bytes.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
-/// Most segments that a log may have in use at once.
-pub const SEGMENTS_MAX: usize = 64 * 1024;
+/// Most segments that a log may have at once. Each is a mapping, and Linux allows a process 65,530 of those.
+pub const SEGMENTS_MAX: usize = 32 * 1024;
+/// Fewest segments that a log must be allowed: one written, and the three that a roll
+/// for new jobs wants to see: the next one and the reserve of two.
+pub const SEGMENTS_MIN: usize = 4;
+/// Segments kept prepared to be rolled to, in the background.
+pub const SEGMENTS_READY: usize = 2;
+/// Segments kept that hold nothing, those that are ready included.
+pub const SEGMENTS_SPARE: usize = 4;
+/// Pause before a segment is made again after the disk was found full, in milliseconds.
+pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
+/// Bytes that bodies of `memory` jobs may take unless configured otherwise.
+pub const MEMORY_BYTES_DEFAULT: u64 = 8 << 30;
+/// Most jobs that one reserve hands out: what fits the work space on its stack.
+pub const RESERVE_JOBS_MAX: usize = 1_024;
 /// Time between two background syncs of the log, in milliseconds.
 pub const SYNC_INTERVAL_MS: u64 = 1_000;
 
 /// Tick of the timers, in milliseconds: leases, delays and TTLs are late by at most about two of these.
 pub const TICK_MS: u64 = 10;
+/// Pause of the log's agent when there was nothing to do, in milliseconds.
+pub const LOG_STEP_MS: u64 = 20;
 /// Time for which a disconnected worker's leases are kept unless configured otherwise, in milliseconds.
 pub const DISCONNECT_GRACE_MS_DEFAULT: u32 = 5_000;
 /// Suggested pause before trying again after a limit was hit, in milliseconds.

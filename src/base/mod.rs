@@ -5,6 +5,8 @@
 
 pub mod batch;
 pub mod code;
+#[cfg(feature = "engine")]
+pub mod crc;
 pub mod entry;
 pub mod job;
 pub mod limits;

@@ -64,6 +64,16 @@ impl ZeroedWords {
         &self.words[self.first + at..self.first + at + len]
     }
 
+    /// The `N` words from `at` on, as a fixed-size group. Panics when they are outside.
+    #[inline]
+    pub(crate) fn group<const N: usize>(&self, at: usize) -> &[AtomicU64; N] {
+        let first = self.first + at;
+        match self.words[first..].first_chunk() {
+            Some(group) => group,
+            None => panic!("word group {at} is outside"),
+        }
+    }
+
     /// One word. Panics when it is outside.
     #[inline]
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {

@@ -1,0 +1,33 @@
+//! The one place that reads a clock for engine and server.
+//!
+//! Wall time, since leases and due times must mean something after a restart; but anchored: read once at the
+//! start and then carried on by the monotonic clock, so that it never steps back while the process lives.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A clock that never steps back.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started: Instant,
+    started_ms: u64,
+}
+
+impl Clock {
+    /// Starts it at the present wall time.
+    #[allow(clippy::disallowed_methods, reason = "this is where time enters")]
+    pub fn start() -> Self {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        Self {
+            started: Instant::now(),
+            started_ms: wall,
+        }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[allow(clippy::disallowed_methods, reason = "this is where time enters")]
+    pub fn now_ms(&self) -> u64 {
+        self.started_ms + Instant::now().duration_since(self.started).as_millis() as u64
+    }
+}

@@ -1,0 +1,284 @@
+//! Time: leases that run out, jobs that become due, TTLs that pass.
+//!
+//! A lease is not entered into the wheel when it is handed out. Its handle goes into the ring of young leases,
+//! which [`Engine::timer_step`] empties every tick: most jobs are settled by then and their handles are dropped,
+//! so the wheel only sees leases that last.
+
+use super::change::{Cause, Change, ChangeSet};
+use super::queue::{Queue, QueueId};
+use super::replay::RequestId;
+use super::slot::{Phase, QUEUED, Slot, StateWord, TIMED, id_of};
+use super::timer::{Entry, Watch};
+use super::{Confirmed, Engine};
+use crate::base::job::Token;
+use crate::base::limits::{RETRY_LATER_MS, TICK_MS};
+use crate::base::queue::Durability;
+use crate::base::sync::Ordering;
+use smallvec::SmallVec;
+
+/// Young leases beyond which handing out helps to sort them, should the timer not keep up.
+const YOUNG_MAX: u64 = 1 << 20;
+/// Changes in one record of expiries.
+const EXPIRIES_MAX: usize = 512;
+
+impl Engine {
+    /// Puts freshly leased jobs under watch.
+    pub(super) fn watch_leases(&self, slots: &[u32]) {
+        if slots.is_empty() {
+            return;
+        }
+        if self.young_leases.push(&self.pool, slots).is_err() {
+            unreachable!("the chunk pool is smaller than the slab needs");
+        }
+        let before = self.young_len.fetch_add(slots.len() as u64, Ordering::Relaxed);
+        if before > YOUNG_MAX {
+            self.sort_young_leases(2 * slots.len());
+        }
+    }
+
+    /// Takes up to `budget` young leases; those that still last go into the wheel. Says how many it took.
+    fn sort_young_leases(&self, budget: usize) -> usize {
+        let mut handles = [0; 256];
+        let mut total = 0;
+        while total < budget {
+            let taken = self.young_leases.pop(&self.pool, &mut handles);
+            if taken == 0 {
+                break;
+            }
+            total += taken;
+            self.young_len.fetch_sub(taken as u64, Ordering::Relaxed);
+            let mut lasting: SmallVec<[Entry; 64]> = SmallVec::new();
+            let mut busy: SmallVec<[u32; 8]> = SmallVec::new();
+            for number in &handles[..taken] {
+                let slot = self.slab.slot(*number);
+                let word = slot.state();
+                match word.phase() {
+                    // May come back as a lease (an extension), so it must not be forgotten.
+                    Phase::Busy => busy.push(*number),
+                    Phase::Leased if !word.has(TIMED) => {
+                        let at_ms = slot.at_ms();
+                        // Success means that the word, and so the deadline read before, was current.
+                        if slot.exchange(word, word.with(TIMED)).is_ok() {
+                            let watch = Watch::Deadline(word.attempt());
+                            lasting.push(Entry::new(at_ms, id_of(*number, word), watch));
+                        } else {
+                            busy.push(*number);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if !lasting.is_empty() {
+                let mut wheel = self.wheel.lock();
+                lasting.into_iter().for_each(|entry| wheel.insert(entry));
+            }
+            if !busy.is_empty() {
+                self.watch_leases(&busy);
+                // They are looked at again with the next tick, not now.
+                break;
+            }
+        }
+        total
+    }
+
+    /// The timer agent: gives expired leases back, makes due jobs ready, ends jobs whose TTL passed. To be called
+    /// every [`TICK_MS`]; handles about `budget` deadlines and says how many. More than 0: call again at once.
+    pub fn timer_step(&self, now_ms: u64, budget: usize) -> usize {
+        self.sort_young_leases(usize::MAX.min(self.young_len.load(Ordering::Relaxed) as usize));
+        let mut fired = Vec::new();
+        self.wheel.lock().advance(now_ms, budget, &mut fired);
+        let mut set = ChangeSet::default();
+        let mut due = Due::default();
+        let mut again: SmallVec<[Entry; 8]> = SmallVec::new();
+        for entry in &fired {
+            if let Some(entry) = self.fire(*entry, now_ms, &mut set, &mut due) {
+                again.push(entry);
+            }
+            if set.changes.len() >= EXPIRIES_MAX {
+                self.commit_expiries(&mut set, now_ms, &mut again);
+            }
+        }
+        self.push_due(&mut due);
+        self.commit_expiries(&mut set, now_ms, &mut again);
+        if !again.is_empty() {
+            let mut wheel = self.wheel.lock();
+            again.into_iter().for_each(|entry| wheel.insert(entry));
+        }
+        fired.len()
+    }
+
+    /// Looks at the job of an entry; returns the entry to be entered again, if it is to be.
+    fn fire<'e>(
+        &'e self,
+        entry: Entry,
+        now_ms: u64,
+        set: &mut ChangeSet<'_>,
+        due: &mut Due<'e>,
+    ) -> Option<Entry> {
+        let number = entry.id.slot();
+        let slot = self.slab.slot(number);
+        let soon = |what| Some(Entry::new(now_ms + TICK_MS, entry.id, what));
+        let watch = entry.watch();
+        loop {
+            let word = slot.state();
+            if word.generation() != entry.id.generation() {
+                return None;
+            }
+            match watch {
+                Watch::Deadline(attempt) if attempt != word.attempt() => return None,
+                _ => {}
+            }
+            let at_ms = slot.at_ms();
+            match (word.phase(), watch) {
+                (Phase::Busy, _) => return soon(watch),
+                (Phase::Leased | Phase::Scheduled, Watch::Deadline(_)) if at_ms > now_ms => {
+                    // Extended, or this entry is older than the deadline.
+                    return Some(Entry::new(at_ms, entry.id, watch));
+                }
+                (Phase::Leased, Watch::Deadline(_)) => {
+                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                        let fields = slot.fields();
+                        let cause = Cause::LeaseExpiry;
+                        set.changes.push(Change::retried(
+                            self, number, word, fields, cause, None, now_ms, None,
+                        ));
+                        return None;
+                    }
+                }
+                (Phase::Scheduled, Watch::Deadline(_)) => {
+                    let ready = word.with_phase(Phase::Ready).with(QUEUED);
+                    if slot.exchange(word, ready).is_ok() {
+                        self.add_due(number, slot, due);
+                        return None;
+                    }
+                }
+                (Phase::Ready | Phase::Scheduled, Watch::Ttl) => {
+                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                        let fields = slot.fields();
+                        set.changes.push(Change::to(
+                            number,
+                            word,
+                            fields,
+                            Phase::Expired,
+                            Cause::Ttl,
+                            now_ms,
+                        ));
+                        return None;
+                    }
+                }
+                // A leased job is asked for its TTL when it comes back; any other is over.
+                _ => return None,
+            }
+        }
+    }
+
+    fn add_due<'e>(&'e self, number: u32, slot: Slot<'_>, due: &mut Due<'e>) {
+        let fields = slot.fields();
+        let same =
+            |(queue, priority): (&Queue, u8)| queue.id.0 == fields.queue && priority == fields.priority;
+        if !due.to.is_some_and(same) {
+            self.push_due(due);
+            due.to = self
+                .registry
+                .get(QueueId(fields.queue))
+                .map(|queue| (queue, fields.priority));
+        }
+        due.handles.push(number);
+    }
+
+    fn push_due(&self, due: &mut Due<'_>) {
+        if let Some((queue, priority)) = due.to.take() {
+            queue
+                .counters
+                .moved(Phase::Scheduled, Phase::Ready, due.handles.len() as u64);
+            queue.push_ready(&self.pool, priority, &due.handles);
+            self.wake(queue, due.handles.len());
+            due.handles.clear();
+        }
+    }
+
+    fn commit_expiries(&self, set: &mut ChangeSet<'_>, now_ms: u64, again: &mut SmallVec<[Entry; 8]>) {
+        if set.is_empty() {
+            return;
+        }
+        if self.log_changes(set, RequestId::NONE, now_ms).is_ok() {
+            self.apply(set, now_ms);
+        } else {
+            // No room in the log, or it failed: nothing happened, and it is tried again a little later.
+            self.undo(set);
+            let later_ms = now_ms + u64::from(RETRY_LATER_MS);
+            again.extend(set.changes.iter().map(|change| {
+                let watch = match change.cause {
+                    Cause::Ttl => Watch::Ttl,
+                    _ => Watch::Deadline(change.before.attempt()),
+                };
+                Entry::new(later_ms, id_of(change.slot, change.before), watch)
+            }));
+        }
+        set.changes.clear();
+    }
+
+    /// A Ready job that was popped after its TTL passed. Says whether it is gone; `false` means that its word
+    /// moved and the caller is to look again.
+    pub(super) fn expire_unserved(&self, number: u32, word: StateWord, now_ms: u64) -> bool {
+        let slot = self.slab.slot(number);
+        if slot
+            .exchange(word, word.with_phase(Phase::Busy).without(QUEUED))
+            .is_err()
+        {
+            return false;
+        }
+        let mut set = ChangeSet::default();
+        set.changes.push(Change::to(
+            number,
+            word,
+            slot.fields(),
+            Phase::Expired,
+            Cause::Ttl,
+            now_ms,
+        ));
+        let mut again = SmallVec::new();
+        self.commit_expiries(&mut set, now_ms, &mut again);
+        // The TTL's own entry may have fired in vain while the job was Busy.
+        let mut wheel = self.wheel.lock();
+        again.into_iter().for_each(|entry| wheel.insert(entry));
+        true
+    }
+
+    /// Makes leases end at `deadline_ms` at the latest, as long as they are current: their worker went away (G10).
+    /// Not logged: a restart leaves the worker its whole lease.
+    pub fn shorten_leases(&self, tokens: &[Token], deadline_ms: u64) {
+        for token in tokens {
+            let Some(slot) = self.slab.get(token.id.slot()) else {
+                continue;
+            };
+            let word = slot.state();
+            let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
+            if !current || word.phase() != Phase::Leased || slot.at_ms() <= deadline_ms {
+                continue;
+            }
+            if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                slot.write_at(deadline_ms);
+                slot.publish(word.next_turn().with(TIMED));
+                let entry = Entry::new(deadline_ms, token.id, Watch::Deadline(token.attempt));
+                self.wheel.lock().insert(entry);
+            }
+        }
+    }
+
+    /// The answer to a request that changed nothing in the log.
+    pub(super) fn unlogged(&self) -> Confirmed {
+        Confirmed {
+            level: Durability::Memory,
+            position: None,
+            replayed: false,
+        }
+    }
+}
+
+/// Jobs that became due, for one ring.
+#[derive(Default)]
+struct Due<'e> {
+    to: Option<(&'e Queue, u8)>,
+    handles: SmallVec<[u32; 64]>,
+}

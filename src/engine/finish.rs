@@ -1,0 +1,239 @@
+//! The end of jobs: counted, kept for as long as the queue's retention says, then forgotten and their slots freed.
+
+use super::Engine;
+use super::queue::{Event, Queue, QueueId};
+use super::slot::{Phase, QUEUED, Slot, StateWord, TURN_MASK, VOLATILE};
+use crate::base::queue::Durability;
+use crate::log::{Log, LogPosition};
+use smallvec::SmallVec;
+
+/// Finished jobs of one queue that came from the same phase and went to the same, not yet counted.
+struct Run<'e> {
+    queue: &'e Queue,
+    from: Phase,
+    to: Phase,
+    event: Option<Event>,
+    bytes: u64,
+}
+
+/// Collects finished jobs so that counters and rings are touched once a run, not once a job.
+#[derive(Default)]
+pub(super) struct Finished<'e> {
+    run: Option<Run<'e>>,
+    handles: SmallVec<[u32; 64]>,
+}
+
+impl Engine {
+    /// As [`finish_counted`](Self::finish_counted) for a job whose event is always counted.
+    pub(super) fn finish_one<'e>(
+        &'e self,
+        number: u32,
+        slot: Slot<'_>,
+        before: StateWord,
+        to: Phase,
+        event: Event,
+        finished: &mut Finished<'e>,
+    ) -> Durability {
+        self.finish_counted(number, slot, before, to, Some(event), finished)
+    }
+
+    /// Publishes the end of a Busy job and puts it with the others of its run. Returns its queue's durability.
+    pub(super) fn finish_counted<'e>(
+        &'e self,
+        number: u32,
+        slot: Slot<'_>,
+        before: StateWord,
+        to: Phase,
+        event: Option<Event>,
+        finished: &mut Finished<'e>,
+    ) -> Durability {
+        let queue_id = QueueId(slot.queue());
+        let bytes = slot.body_bytes() as u64;
+        let same = |run: &Run<'_>| {
+            run.queue.id == queue_id && run.from == before.phase() && run.to == to && run.event == event
+        };
+        if !finished.run.as_ref().is_some_and(same) {
+            self.retire_finished(finished);
+            let Some(queue) = self.registry.get(queue_id) else {
+                unreachable!("a job's queue is never forgotten while the engine is open");
+            };
+            finished.run = Some(Run {
+                queue,
+                from: before.phase(),
+                to,
+                event,
+                bytes: 0,
+            });
+        }
+        publish_finished(slot, before.with_phase(to));
+        finished.handles.push(number);
+        match &mut finished.run {
+            Some(run) => {
+                run.bytes += bytes;
+                run.queue.durability()
+            }
+            None => unreachable!("the run was made above"),
+        }
+    }
+
+    /// Counts the open run, hands it to the queue's retention, and frees what falls out of that.
+    pub(super) fn retire_finished(&self, finished: &mut Finished<'_>) {
+        let Some(run) = finished.run.take() else { return };
+        let count = finished.handles.len() as u64;
+        let queue = run.queue;
+        queue.counters.moved(run.from, run.to, count);
+        queue.counters.vacate(count, run.bytes);
+        if let Some(event) = run.event {
+            queue.counters.count(event, count);
+        }
+        self.retain_finished(queue, &finished.handles);
+        finished.handles.clear();
+    }
+
+    /// Hands finished jobs to their queue's retention and frees what falls out of it.
+    pub(super) fn retain_finished(&self, queue: &Queue, handles: &[u32]) {
+        if queue.options.keep_finished == 0 || queue.is_deleted() {
+            return self.free(queue, handles);
+        }
+        let mut excess = [0; 256];
+        let mut taken = queue.keep_finished(&self.pool, handles, &mut excess);
+        while taken > 0 {
+            self.free(queue, &excess[..taken]);
+            taken = queue.keep_finished(&self.pool, &[], &mut excess);
+        }
+    }
+
+    /// Frees finished jobs of a queue beyond the first `keep`.
+    pub(super) fn trim_finished(&self, queue: &Queue, keep: u64) {
+        let mut excess = [0; 256];
+        loop {
+            let taken = queue.trim_finished(&self.pool, keep, &mut excess);
+            if taken == 0 {
+                return;
+            }
+            self.free(queue, &excess[..taken]);
+        }
+    }
+
+    /// Forgets finished jobs: their bodies leave the log, their slots become free. A job whose handle still
+    /// stands in a ready ring is left to whoever pops it.
+    fn free(&self, queue: &Queue, numbers: &[u32]) {
+        let mut free: SmallVec<[u32; 256]> = SmallVec::new();
+        let mut releases = [Releases::new(&self.durable), Releases::new(&self.volatile)];
+        let mut gone = [0u64; 8];
+        for number in numbers {
+            let slot = self.slab.slot(*number);
+            // Only this thread may free the job (it took the handle out of the retention); a popper may still
+            // take the QUEUED mark away, hence the loop.
+            let mut body = LogPosition::NONE;
+            loop {
+                let word = slot.state();
+                debug_assert!(word.phase().is_finished(), "{word:?} is not over");
+                let claimed = if word.has(QUEUED) {
+                    Phase::Zombie
+                } else {
+                    Phase::Busy
+                };
+                // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is
+                // one. A swap, so that a second round of the loop finds nothing more to release.
+                let dropped = slot.drop_body();
+                if !dropped.is_none() {
+                    body = dropped;
+                }
+                if slot.exchange(word, word.with_phase(claimed)).is_err() {
+                    continue;
+                }
+                gone[word.phase() as usize] += 1;
+                releases[usize::from(word.has(VOLATILE))].add(body);
+                if claimed == Phase::Busy {
+                    slot.publish(freed(word));
+                    free.push(*number);
+                }
+                break;
+            }
+        }
+        for (phase, count) in gone.iter().enumerate().filter(|(_, count)| **count > 0) {
+            queue.counters.left_number(phase, *count);
+        }
+        self.slab.give(&free);
+    }
+
+    /// A handle popped from a ready ring whose job is not Ready: the mark goes, and a forgotten job with it.
+    pub(super) fn drop_queued(&self, number: u32, slot: Slot<'_>, word: StateWord) {
+        if word.phase() == Phase::Zombie {
+            slot.publish(freed(word));
+            self.slab.give(&[number]);
+        } else if word.has(QUEUED) && word.phase().is_finished() {
+            // Loses only against the retention making a zombie of it; then the next look frees it.
+            if slot.exchange(word, word.without(QUEUED)).is_err() {
+                let now = slot.state();
+                self.drop_queued(number, slot, now);
+            }
+        }
+    }
+}
+
+/// The word of a free slot: only the generation lives on.
+fn freed(word: StateWord) -> StateWord {
+    StateWord::new(word.generation(), 0, Phase::Free, 0)
+}
+
+/// Publishes a finished state. A job taken from Ready keeps its QUEUED mark, unless a popper has dropped the
+/// handle while the job was Busy.
+fn publish_finished(slot: Slot<'_>, mut word: StateWord) {
+    if !word.has(QUEUED) {
+        return slot.publish(word.without(TURN_MASK));
+    }
+    loop {
+        let busy = slot.state();
+        if !busy.has(QUEUED) {
+            word = word.without(QUEUED);
+        }
+        if slot.exchange(busy, word).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Live counts to be released, a run of one segment at a time.
+struct Releases<'a> {
+    log: &'a Log,
+    position: LogPosition,
+    count: u32,
+}
+
+impl<'a> Releases<'a> {
+    fn new(log: &'a Log) -> Self {
+        Self {
+            log,
+            position: LogPosition::NONE,
+            count: 0,
+        }
+    }
+
+    fn add(&mut self, position: LogPosition) {
+        if position.is_none() {
+            return;
+        }
+        if self.count > 0 && self.position.sequence() == position.sequence() {
+            self.count += 1;
+            return;
+        }
+        self.flush();
+        self.position = position;
+        self.count = 1;
+    }
+
+    fn flush(&mut self) {
+        if self.count > 0 {
+            self.log.release(self.position, self.count);
+            self.count = 0;
+        }
+    }
+}
+
+impl Drop for Releases<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

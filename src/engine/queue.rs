@@ -1,0 +1,322 @@
+//! One queue: its rings, its counters, who waits for it.
+
+use crate::base::code::{ErrorCode, Refusal};
+use crate::base::limits::PRIORITIES;
+use crate::base::queue::{Durability, QueueCounts, QueueOptions};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::engine::slot::Phase;
+use crate::log::LogPosition;
+use crate::ring::{ChunkPool, Ring};
+use crossbeam_utils::CachePadded;
+
+/// Numbers a queue for as long as the engine is open. Not stable across restarts; names are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId(pub u32);
+
+/// Gauges and counters; all Relaxed, since no decision rests on their order. A sum that is read while jobs move
+/// may be off by the jobs in motion.
+#[derive(Default)]
+pub struct Counters {
+    /// Jobs by phase, indexed by its number.
+    by_phase: [AtomicU64; 8],
+    /// Jobs that count against the capacity.
+    jobs: AtomicU64,
+    /// Their bytes.
+    bytes: AtomicU64,
+    /// Events, in the order of [`Event`].
+    events: [AtomicU64; 10],
+    /// Sum of the events when they were last logged.
+    told_events: AtomicU64,
+}
+
+/// What is counted once and never goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Event {
+    /// A job was accepted.
+    Enqueued,
+    /// A job was acked.
+    Done,
+    /// A job was handed out.
+    Delivered,
+    /// A delivery was nacked or rejected.
+    Failed,
+    /// A lease ran out.
+    LeaseExpired,
+    /// A delivery was given back.
+    Released,
+    /// A job became dead.
+    Buried,
+    /// A dead job came back.
+    Redriven,
+    /// A job was cancelled.
+    Cancelled,
+    /// A job passed its TTL.
+    Expired,
+}
+
+impl Counters {
+    /// Moves `n` jobs from one phase to another in the gauges.
+    pub fn moved(&self, from: Phase, to: Phase, n: u64) {
+        self.left(from, n);
+        self.arrived(to, n);
+    }
+
+    /// `n` jobs arrived in a phase.
+    pub fn arrived(&self, phase: Phase, n: u64) {
+        if let Some(gauge) = self.by_phase.get(phase as usize) {
+            gauge.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// `n` jobs left a phase.
+    pub fn left(&self, phase: Phase, n: u64) {
+        if let Some(gauge) = self.by_phase.get(phase as usize) {
+            gauge.fetch_sub(n, Ordering::Relaxed);
+        }
+    }
+
+    /// `n` jobs left the phase of that number.
+    pub fn left_number(&self, phase: usize, n: u64) {
+        self.by_phase[phase].fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Something happened `n` times.
+    pub fn count(&self, event: Event, n: u64) {
+        self.events[event as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Counts `jobs` and `bytes` against the capacity without asking (recovery, redrive).
+    pub fn occupy(&self, jobs: u64, bytes: u64) {
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives capacity back.
+    pub fn vacate(&self, jobs: u64, bytes: u64) {
+        self.jobs.fetch_sub(jobs, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the jobs that are not finished.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The counters as they stand, for the log.
+    pub fn events(&self) -> [u64; 10] {
+        std::array::from_fn(|event| self.events[event].load(Ordering::Relaxed))
+    }
+
+    /// Sum of the events when they were last logged.
+    pub fn told_events(&self) -> u64 {
+        self.told_events.load(Ordering::Relaxed)
+    }
+
+    /// The events were logged when their sum was this.
+    pub fn set_told_events(&self, sum: u64) {
+        self.told_events.store(sum, Ordering::Relaxed);
+    }
+
+    /// Takes counts over from the log.
+    pub fn restore_events(&self, events: &[u64; 10]) {
+        for (counter, value) in self.events.iter().zip(events) {
+            counter.store(*value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One queue.
+pub struct Queue {
+    /// Its number.
+    pub id: QueueId,
+    /// Its name.
+    pub name: String,
+    /// How it behaves.
+    pub options: QueueOptions,
+    /// One ring a priority level.
+    ready: [Ring; PRIORITIES],
+    /// Finished jobs in the order in which they finished, for the retention.
+    finished: Ring,
+    finished_len: AtomicU64,
+    /// Reactors (a bit each) and blocked threads that wait for a job.
+    waiting: AtomicU64,
+    paused: AtomicBool,
+    deleted: AtomicBool,
+    /// Where its definition stands in the log.
+    pub defined_at: AtomicU64,
+    /// Gauges and counters.
+    pub counters: CachePadded<Counters>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(id: QueueId, name: &str, options: QueueOptions) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            options,
+            ready: std::array::from_fn(|_| Ring::default()),
+            finished: Ring::default(),
+            finished_len: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            defined_at: AtomicU64::new(0),
+            counters: CachePadded::new(Counters::default()),
+        }
+    }
+
+    /// Counts a batch against the capacity, or refuses it whole.
+    pub fn admit(&self, jobs: u64, bytes: u64) -> Result<(), Refusal> {
+        let jobs_before = self.counters.jobs.fetch_add(jobs, Ordering::Relaxed);
+        let bytes_before = self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let jobs_fit = jobs_before + jobs <= self.options.capacity_jobs;
+        if jobs_fit && bytes_before + bytes <= self.options.capacity_bytes {
+            return Ok(());
+        }
+        self.counters.vacate(jobs, bytes);
+        let text = if jobs_fit {
+            format!(
+                "queue {} holds {bytes_before} of {} bytes",
+                self.name, self.options.capacity_bytes
+            )
+        } else {
+            format!(
+                "queue {} holds {jobs_before} of {} jobs",
+                self.name, self.options.capacity_jobs
+            )
+        };
+        Err(Refusal::new(ErrorCode::QueueFull, text))
+    }
+
+    /// Makes handles poppable, in order, behind what is there.
+    pub fn push_ready(&self, pool: &ChunkPool, priority: u8, handles: &[u32]) {
+        if !handles.is_empty() {
+            push(&self.ready[usize::from(priority)], pool, handles);
+        }
+    }
+
+    /// The ring of a level.
+    pub fn ring(&self, priority: usize) -> &Ring {
+        &self.ready[priority]
+    }
+
+    /// Whether no handle stands in any ready ring (there may be stale ones).
+    pub fn looks_empty(&self, pool: &ChunkPool) -> bool {
+        self.ready.iter().all(|ring| ring.is_empty(pool))
+    }
+
+    /// Remembers finished jobs and takes those out of `excess` that fall out of the retention; says how many.
+    /// Called again until it says 0.
+    pub fn keep_finished(&self, pool: &ChunkPool, handles: &[u32], excess: &mut [u32]) -> usize {
+        if !handles.is_empty() {
+            push(&self.finished, pool, handles);
+            self.finished_len
+                .fetch_add(handles.len() as u64, Ordering::Relaxed);
+        }
+        self.trim_finished(pool, u64::from(self.options.keep_finished), excess)
+    }
+
+    /// Takes finished jobs out of `excess` until at most `keep` are left; says how many this call took.
+    pub fn trim_finished(&self, pool: &ChunkPool, keep: u64, excess: &mut [u32]) -> usize {
+        let len = self.finished_len.load(Ordering::Relaxed);
+        let over = len.saturating_sub(keep).min(excess.len() as u64);
+        // Claim the right to evict first, so that two threads do not evict more than there is too much.
+        if over == 0
+            || self
+                .finished_len
+                .compare_exchange(len, len - over, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return 0;
+        }
+        let taken = self.finished.pop(pool, &mut excess[..over as usize]);
+        if (taken as u64) < over {
+            // Another thread has counted handles that it has yet to push; it will come round itself.
+            self.finished_len
+                .fetch_add(over - taken as u64, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Whether handing out is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Pauses or resumes handing out; says whether that changed anything.
+    pub fn set_paused(&self, paused: bool) -> bool {
+        self.paused.swap(paused, Ordering::AcqRel) != paused
+    }
+
+    /// Whether it was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Deletes it; says whether it was this call that did.
+    pub fn set_deleted(&self) -> bool {
+        !self.deleted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Announces a waiter before it looks a last time and sleeps. SeqCst pairs with [`waiters`](Self::waiters):
+    /// either the waiter's last look finds the job, or the publisher finds the waiter.
+    pub fn announce(&self, bits: u64) {
+        self.waiting.fetch_or(bits, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The waiter no longer waits.
+    pub fn retire(&self, bits: u64) {
+        self.waiting.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// Who waits; asked by whoever has just published jobs.
+    pub fn waiters(&self) -> u64 {
+        // SeqCst fence: the ring push before it and the load after it are not reordered (Dekker's pattern).
+        fence(Ordering::SeqCst);
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The numbers for people.
+    pub fn counts(&self) -> QueueCounts {
+        let gauge = |phase: Phase| self.counters.by_phase[phase as usize].load(Ordering::Relaxed);
+        let event = |event: Event| self.counters.events[event as usize].load(Ordering::Relaxed);
+        QueueCounts {
+            ready: gauge(Phase::Ready),
+            scheduled: gauge(Phase::Scheduled),
+            leased: gauge(Phase::Leased),
+            dead: gauge(Phase::Dead),
+            kept: gauge(Phase::Done) + gauge(Phase::Cancelled) + gauge(Phase::Expired),
+            bytes: self.counters.bytes.load(Ordering::Relaxed),
+            enqueued: event(Event::Enqueued),
+            done: event(Event::Done),
+            deliveries: event(Event::Delivered),
+            failures: event(Event::Failed),
+            expiries: event(Event::LeaseExpired),
+            releases: event(Event::Released),
+            buried: event(Event::Buried),
+            redriven: event(Event::Redriven),
+            cancelled: event(Event::Cancelled),
+            expired: event(Event::Expired),
+        }
+    }
+
+    /// The durability that a confirmation of this queue stands for.
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// Where its definition stands in the log.
+    pub fn defined_at(&self) -> LogPosition {
+        LogPosition::from_raw(self.defined_at.load(Ordering::Acquire))
+    }
+}
+
+/// Pushes where running out of chunks is a bug: the pool is sized for every slot at once (see `Engine::open`).
+fn push(ring: &Ring, pool: &ChunkPool, handles: &[u32]) {
+    if ring.push(pool, handles).is_err() {
+        unreachable!("the chunk pool is smaller than the slab needs");
+    }
+}

@@ -1,0 +1,352 @@
+//! Making log segments free again: oldest first, in order, copying what is still needed to the tail.
+//!
+//! In order, because a job's later records must outlive its first one. A segment may go when (a) no job's body
+//! is in it any more and (b) queues, sessions and keys that only it tells of have been logged again *and* that is
+//! durable. Usually jobs are acked in about the order in which they came and (a) happens by itself; when too many
+//! segments are held by a few stragglers, those jobs are copied (the cleaner of a log-structured file system,
+//! Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
+
+use super::change::change_entry;
+use super::codec::{self, KeyRecord, SessionRecord};
+use super::journal::{self, ChangeEntry, ChangeHead, JobHead, Kind, Prelude};
+use super::settle::wait_a_little;
+use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
+use super::{Engine, admin};
+use crate::base::entry::pad8;
+use crate::base::job::JobId;
+use crate::base::sync::Ordering;
+use crate::log::{Log, LogError, LogPosition, Recovered, Room};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
+const SLACK_SEGMENTS: usize = 4;
+/// Time between two looks at whether stragglers should be copied, in milliseconds.
+const LOOK_INTERVAL_MS: u64 = 100;
+/// How often a job that keeps changing is copied anew before its segment is left for the next look.
+const COPIES_MAX: u32 = 64;
+
+/// What the reclaimer remembers between two steps.
+#[derive(Default)]
+pub(super) struct Reclaim {
+    /// A segment whose remains were logged again: it may go once the log is durable up to there.
+    pending: Option<(u32, LogPosition)>,
+    /// Segments below this may go as soon as they are empty.
+    cleared: u32,
+    looked_ms: u64,
+}
+
+/// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
+struct Straggler {
+    id: JobId,
+    body: LogPosition,
+    order: u64,
+}
+
+impl Engine {
+    /// The log agent: prepares and recycles segments, syncs in the background, copies stragglers. To be called
+    /// several times a second by one thread that may block on the disk. Says how much it did.
+    pub fn log_step(&self, now_ms: u64, budget: usize) -> usize {
+        let mut work = self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget);
+        if let Some(mut reclaim) = self.reclaim.try_lock() {
+            work += self.clear_oldest(&mut reclaim, now_ms);
+            if now_ms.saturating_sub(reclaim.looked_ms) >= LOOK_INTERVAL_MS {
+                reclaim.looked_ms = now_ms;
+                self.dedupe.expire_all(now_ms);
+                work += self.copy_volatile_stragglers(now_ms);
+            }
+        }
+        work
+    }
+
+    /// Clears the oldest segment of the durable log for recycling, if it is empty or worth emptying.
+    fn clear_oldest(&self, reclaim: &mut Reclaim, now_ms: u64) -> usize {
+        if let Some((sequence, until)) = reclaim.pending {
+            if self.durable.durable() < until {
+                return 0;
+            }
+            reclaim.pending = None;
+            reclaim.cleared = sequence + 1;
+            self.durable.set_hold(reclaim.cleared);
+            return 1;
+        }
+        let Some(oldest) = self.durable.oldest().filter(|oldest| oldest.sealed) else {
+            return 0;
+        };
+        if oldest.sequence < reclaim.cleared {
+            return 0;
+        }
+        if oldest.live > 0
+            && !(self.is_worth_copying(&self.durable)
+                && self.copy_stragglers(&self.durable, false, oldest.sequence, now_ms))
+        {
+            return 0;
+        }
+        if self.log_remains(oldest.sequence, now_ms).is_ok() {
+            reclaim.pending = Some((oldest.sequence, self.durable.tail()));
+            return 1;
+        }
+        0
+    }
+
+    /// Memory is reclaimed by the log itself once a segment is empty; only stragglers need help.
+    fn copy_volatile_stragglers(&self, now_ms: u64) -> usize {
+        match self.volatile.oldest() {
+            Some(oldest) if oldest.sealed && oldest.live > 0 && self.is_worth_copying(&self.volatile) => {
+                usize::from(self.copy_stragglers(&self.volatile, true, oldest.sequence, now_ms))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether the log holds many more segments than its live jobs would fill.
+    fn is_worth_copying(&self, log: &Log) -> bool {
+        let in_use = log.segments_in_use();
+        if in_use <= SLACK_SEGMENTS {
+            return false;
+        }
+        let per_job = (size_of::<JobHead>() + 64) as u64;
+        let live: u64 = self
+            .registry
+            .all()
+            .iter()
+            .map(|queue| {
+                let counts = queue.counts();
+                let jobs = counts.ready + counts.scheduled + counts.leased + counts.dead + counts.kept;
+                counts.bytes + jobs * per_job
+            })
+            .sum();
+        let needed = (live / log.segment_bytes() as u64) as usize + 1;
+        let is_tight = log.spare_segments() <= 2 && in_use + 3 >= log.segments_max();
+        in_use > 2 * needed + SLACK_SEGMENTS || (is_tight && in_use > needed + SLACK_SEGMENTS / 2)
+    }
+
+    /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
+    fn copy_stragglers(&self, log: &Log, volatile: bool, sequence: u32, now_ms: u64) -> bool {
+        let mut stragglers = Vec::new();
+        log.visit_segment(sequence, &mut |record| {
+            find_stragglers(&record, &mut stragglers);
+        });
+        let mut all = true;
+        for straggler in &stragglers {
+            let Some(slot) = self.slab.get(straggler.id.slot()) else {
+                continue;
+            };
+            if slot.body() != straggler.body {
+                continue;
+            }
+            match self.copy_job(log, volatile, slot, straggler, now_ms) {
+                Ok(moved) => all &= moved,
+                Err(_) => return false,
+            }
+        }
+        all
+    }
+
+    /// Copies one job and moves its body there. The copy tells where the job stood; if the job moves on in
+    /// between, it is told of again, so that the last copy is at least as late as every record before it.
+    fn copy_job(
+        &self,
+        log: &Log,
+        volatile: bool,
+        slot: Slot<'_>,
+        straggler: &Straggler,
+        now_ms: u64,
+    ) -> Result<bool, LogError> {
+        let id = straggler.id;
+        let mut from = straggler.body;
+        let mut looks = 0;
+        for _ in 0..COPIES_MAX {
+            let Some((word, fields)) = slot.snapshot() else {
+                wait_a_little(&mut looks);
+                continue;
+            };
+            if word.generation() != id.generation() || slot.body() != from {
+                // It ended. Copies made so far must not outlive the record that says so.
+                return self
+                    .bury_copies(from != straggler.body, volatile, id, now_ms)
+                    .map(|()| true);
+            }
+            let Some((to, note)) = self.append_copy(log, volatile, slot, word, &fields, straggler, now_ms)?
+            else {
+                continue;
+            };
+            if !slot.move_body(from, to) {
+                log.release(to, 1);
+                return self.bury_copies(true, volatile, id, now_ms).map(|()| true);
+            }
+            log.release(from, 1);
+            from = to;
+            slot.move_note(fields.note, note);
+            if slot.state() == word {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Says once more, behind copies of it, that a job is over.
+    fn bury_copies(&self, copied: bool, volatile: bool, id: JobId, now_ms: u64) -> Result<(), LogError> {
+        if !copied || volatile {
+            return Ok(());
+        }
+        let head = ChangeHead {
+            done: U32::ZERO,
+            changes: U32::new(1),
+        };
+        let entry = ChangeEntry {
+            id: U64::new(id.0),
+            at_ms: U64::new(now_ms),
+            attempt: U16::new(u16::MAX),
+            phase: Phase::Cancelled as u8,
+            ..ChangeEntry::default()
+        };
+        let mut body = head.as_bytes().to_vec();
+        body.extend_from_slice(entry.as_bytes());
+        self.append(Kind::Change, 0, &body, Room::Migrate, now_ms)
+            .map(|_| ())
+    }
+
+    /// Appends a Job record; returns where body and note stand in it, or `None` where the body is gone.
+    fn append_copy(
+        &self,
+        log: &Log,
+        volatile: bool,
+        slot: Slot<'_>,
+        word: StateWord,
+        fields: &Fields,
+        straggler: &Straggler,
+        now_ms: u64,
+    ) -> Result<Option<(LogPosition, LogPosition)>, LogError> {
+        let (error, result) = self.notes(volatile, fields.note, word.has(RESULT));
+        let mut data = None;
+        super::reserve::BodyReader::new(log).read(slot, fields, |body| data = Some(body.to_vec()));
+        let Some(data) = data else { return Ok(None) };
+        let has = |note: &Option<Vec<u8>>, flag: u8| if note.is_some() { flag } else { 0 };
+        let head = JobHead {
+            id: U64::new(straggler.id.0),
+            order: U64::new(straggler.order),
+            enqueued_ms: U64::new(fields.enqueued_ms),
+            expires_ms: U64::new(fields.expires_ms),
+            change: change_entry(word, word.phase(), fields),
+            queue: U32::new(fields.queue),
+            payload_len: U32::new(fields.payload_len),
+            lease_ms: U32::new(fields.lease_ms),
+            meta_len: U16::new(fields.meta_len),
+            priority: fields.priority,
+            flags: has(&error, JobHead::ERROR)
+                | has(&result, JobHead::RESULT)
+                | if word.has(KEYED) { JobHead::KEYED } else { 0 },
+        };
+        let mut body = head.as_bytes().to_vec();
+        body.extend_from_slice(&data);
+        body.resize(size_of::<JobHead>() + pad8(data.len()), 0);
+        let error_at = body.len();
+        if let Some(error) = &error {
+            crate::base::batch::put_note(&mut body, error);
+        }
+        let result_at = body.len();
+        if let Some(result) = &result {
+            crate::base::batch::put_note(&mut body, result);
+            body.extend_from_slice(&[0; 8]);
+        }
+        let mut claim = log.claim(body.len(), Room::Migrate)?;
+        let at = claim.body_position();
+        let note_at = match (&error, &result) {
+            (_, Some(_)) => at.plus(result_at as u32),
+            (Some(_), None) => at.plus(error_at as u32),
+            (None, None) => LogPosition::NONE,
+        };
+        if let (Some(_), Some(_)) = (&error, &result) {
+            // The result is followed by where the error text before it stands.
+            let tail = body.len() - 8;
+            body[tail..].copy_from_slice(&at.plus(error_at as u32).raw().to_le_bytes());
+        }
+        claim.put(&body);
+        claim.commit(Kind::Job as u8, 0, now_ms, 1);
+        Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at)))
+    }
+
+    /// Logs queues, sessions and keys again that segments up to `sequence` tell of.
+    fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<(), LogError> {
+        for queue in self.registry.all() {
+            let events = queue.counters.events();
+            let defined = queue.defined_at();
+            let is_due = !defined.is_none() && defined.sequence() <= sequence;
+            if !is_due && queue.counters.told_events() == events.iter().sum::<u64>() {
+                continue;
+            }
+            let mut record = admin::queue_record(queue);
+            record.events = Some(events);
+            let (at, _) = self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+            queue.defined_at.store(at.raw(), Ordering::Release);
+            queue.counters.set_told_events(events.iter().sum());
+        }
+        let tail = self.durable.tail().sequence();
+        for session in self.sessions.needing(sequence, tail) {
+            let record = SessionRecord {
+                session: session.session,
+                applied: session.applied,
+                highest: session.highest,
+            };
+            self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+        }
+        let mut outcome = Ok(());
+        self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {
+            let record = KeyRecord {
+                queue: queue.0,
+                key: key.to_vec(),
+                id: known.id.0,
+                body_hash: known.body_hash,
+                expires_ms: known.expires_ms,
+            };
+            if outcome.is_ok() {
+                let body = codec::encode(&record);
+                outcome = self
+                    .append(Kind::Key, 0, &body, Room::Migrate, now_ms)
+                    .map(|_| ());
+            }
+        });
+        outcome
+    }
+}
+
+fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option<()> {
+    let (_, body) = Prelude::split(record.flags, record.body)?;
+    let body_at = record
+        .body_position()
+        .plus((record.body.len() - body.len()) as u32);
+    let mut group = |body: &[u8], at: LogPosition| {
+        let parsed = journal::parse_enqueue(body)?;
+        let bodies_at = at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
+        for (item, id) in parsed.batch.items().zip(parsed.ids) {
+            let body = bodies_at.plus(item.body_offset as u32);
+            found.push(Straggler {
+                id: JobId(id.get()),
+                body,
+                order: body.raw(),
+            });
+        }
+        Some(())
+    };
+    match Kind::from_u8(record.kind)? {
+        Kind::Enqueue => group(body, body_at),
+        Kind::Step => {
+            let (_, groups) = journal::parse_step(body)?;
+            groups
+                .into_iter()
+                .try_for_each(|(offset, bytes)| group(bytes, body_at.plus(offset as u32)))
+        }
+        Kind::Job => {
+            let (head, _) = JobHead::ref_from_prefix(body).ok()?;
+            let body = body_at.plus(size_of::<JobHead>() as u32);
+            found.push(Straggler {
+                id: JobId(head.id.get()),
+                body,
+                order: head.order.get(),
+            });
+            Some(())
+        }
+        _ => Some(()),
+    }
+}

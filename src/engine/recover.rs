@@ -1,0 +1,476 @@
+//! From records back to jobs: the engine's half of recovery.
+//!
+//! Records are visited once, in log order. Every one of them says where a job stood *afterwards*, in absolute
+//! numbers, and [`supersedes`] orders such statements about one job by how far it had come; the furthest wins.
+//! So it does not matter that a job copied out of a reclaimed segment is told of behind newer records of it.
+
+use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
+use super::dedupe::{Dedupe, Known, body_hash};
+use super::journal::{self, ChangeEntry, JobHead, Kind, Prelude, ReserveEntry};
+use super::queue::QueueId;
+use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
+use super::slab::{Slab, is_newer};
+use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
+use crate::base::entry::EnqueueEntry;
+use crate::base::job::JobId;
+use crate::log::{LogPosition, Recovered};
+use std::collections::{BTreeMap, HashMap};
+use zerocopy::FromBytes;
+
+/// How far a job has come: compared field by field, the greater one is the later.
+fn progress(word: StateWord, fields: &Fields) -> (bool, u16, u16, u8, u64) {
+    let rank = match word.phase() {
+        Phase::Leased => 0,
+        Phase::Dead => 2,
+        _ => 1,
+    };
+    (
+        word.phase().is_finished(),
+        word.attempt(),
+        fields.limit,
+        rank,
+        fields.at_ms,
+    )
+}
+
+/// Whether the first statement about a job is later than the second.
+fn supersedes(new: (StateWord, &Fields), known: (StateWord, &Fields)) -> bool {
+    progress(new.0, new.1) > progress(known.0, known.1)
+}
+
+/// A key whose window is known only once its queue is.
+struct PendingKey {
+    queue: u32,
+    key: Vec<u8>,
+    id: JobId,
+    body_hash: u128,
+    accepted_ms: u64,
+    sequence: u32,
+}
+
+/// What records have told so far.
+pub(super) struct Recovery {
+    pub(super) slab: Slab,
+    pub(super) sessions: Sessions,
+    pub(super) dedupe: Dedupe,
+    /// By number, each as last told, with where.
+    pub(super) queues: BTreeMap<u32, (QueueRecord, LogPosition)>,
+    /// Events per queue told behind its last counters.
+    pub(super) events: HashMap<u32, [u64; 10]>,
+    /// Jobs that were copied: their place in the order of jobs never handed out.
+    pub(super) orders: HashMap<u32, u64>,
+    keys: Vec<PendingKey>,
+    /// Slots at or above this never held a job.
+    pub(super) fresh_from: u32,
+    pub(super) generation_high: u32,
+    /// Records that make no sense although their checksum holds; kept for the report.
+    pub(super) senseless: Vec<String>,
+    pub(super) records: u64,
+    /// The log was written with more slots than there are now: how many it takes at least.
+    pub(super) slots_needed: Option<u32>,
+}
+
+impl Recovery {
+    /// Nothing told yet; room for `slots` jobs.
+    pub(super) fn new(slots: u32) -> Self {
+        Self {
+            slab: Slab::new(slots),
+            sessions: Sessions::default(),
+            dedupe: Dedupe::default(),
+            queues: BTreeMap::new(),
+            events: HashMap::new(),
+            orders: HashMap::new(),
+            keys: Vec::new(),
+            fresh_from: 0,
+            generation_high: 0,
+            senseless: Vec::new(),
+            records: 0,
+            slots_needed: None,
+        }
+    }
+
+    /// Takes in one record.
+    pub(super) fn visit(&mut self, record: Recovered<'_>) {
+        self.records += 1;
+        if self.read(&record).is_none() {
+            self.senseless
+                .push(format!("record at {} of kind {}", record.position, record.kind));
+        }
+    }
+
+    fn read(&mut self, record: &Recovered<'_>) -> Option<()> {
+        let (request, body) = Prelude::split(record.flags, record.body)?;
+        let body_at = record
+            .body_position()
+            .plus((record.body.len() - body.len()) as u32);
+        let now_ms = record.now_ms;
+        match Kind::from_u8(record.kind)? {
+            Kind::Enqueue => self.enqueue(body, body_at, now_ms)?,
+            Kind::Reserve => {
+                journal::parse_reserve(body)?
+                    .iter()
+                    .for_each(|entry| self.reserve(entry, now_ms));
+            }
+            Kind::Change => self.change(body, body_at, now_ms)?,
+            Kind::Step => {
+                let (change, groups) = journal::parse_step(body)?;
+                let change_at = body_at.plus(size_of::<journal::StepHead>() as u32);
+                self.change(change, change_at, now_ms)?;
+                for (offset, group) in groups {
+                    self.enqueue(group, body_at.plus(offset as u32), now_ms)?;
+                }
+            }
+            Kind::Job => self.job(body, body_at)?,
+            Kind::Queue => {
+                let queue: QueueRecord = codec::decode(body)?;
+                if let Some(events) = queue.events {
+                    self.events.insert(queue.index, events);
+                }
+                self.queues.insert(queue.index, (queue, record.position));
+            }
+            Kind::Session => {
+                let told: SessionRecord = codec::decode(body)?;
+                let snapshot = SessionSnapshot {
+                    session: told.session,
+                    highest: told.highest,
+                    applied: told.applied,
+                };
+                self.sessions.restore_session(&snapshot, record.position, now_ms);
+            }
+            Kind::Key => {
+                let told: KeyRecord = codec::decode(body)?;
+                let known = Known {
+                    id: JobId(told.id),
+                    body_hash: told.body_hash,
+                    expires_ms: told.expires_ms,
+                    sequence: record.position.sequence(),
+                };
+                let keys = self.dedupe.keys(QueueId(told.queue));
+                self.dedupe.insert(&mut keys.lock(), &told.key, known);
+            }
+            Kind::Generation => {
+                let high = u64::from_le_bytes(*body.first_chunk()?);
+                self.raise(high as u32);
+            }
+        }
+        self.note_request(request, record.position, now_ms);
+        Some(())
+    }
+
+    fn note_request(&mut self, request: RequestId, position: LogPosition, now_ms: u64) {
+        self.sessions.restore(
+            request,
+            Applied {
+                position,
+                volatile: false,
+            },
+            now_ms,
+        );
+    }
+
+    /// A generation was in use.
+    pub(super) fn raise(&mut self, generation: u32) {
+        if is_newer(generation, self.generation_high) {
+            self.generation_high = generation;
+        }
+    }
+
+    fn count(&mut self, queue: u32, event: super::queue::Event, n: u64) {
+        self.events.entry(queue).or_default()[event as usize] += n;
+    }
+
+    /// The slot that an id names, if its job is the latest told of in it or a later one.
+    fn slot(&mut self, id: JobId) -> Option<(Slot<'_>, StateWord)> {
+        let slot = self.slab.get(id.slot())?;
+        let word = slot.state();
+        Some((slot, word))
+    }
+
+    fn enqueue(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
+        let parsed = journal::parse_enqueue(body)?;
+        let bodies_at = body_at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
+        let mut accepted = 0;
+        for (item, id) in parsed.batch.items().zip(parsed.ids) {
+            let flags = item.entry.flags.get();
+            if flags & (EnqueueEntry::DUPLICATE | EnqueueEntry::KEY_CONFLICT) != 0 {
+                continue;
+            }
+            let id = JobId(id.get());
+            let fields = new_fields(
+                item.entry,
+                parsed.queue,
+                bodies_at.plus(item.body_offset as u32),
+                now_ms,
+            );
+            let phase = if fields.at_ms > now_ms {
+                Phase::Scheduled
+            } else {
+                Phase::Ready
+            };
+            let keyed = if item.key().is_empty() { 0 } else { KEYED };
+            self.place(id, StateWord::new(id.generation(), 0, phase, keyed), &fields)?;
+            accepted += 1;
+            if keyed != 0 {
+                self.keys.push(PendingKey {
+                    queue: parsed.queue,
+                    key: item.key().to_vec(),
+                    id,
+                    body_hash: body_hash(item.meta(), item.payload()),
+                    accepted_ms: now_ms,
+                    sequence: body_at.sequence(),
+                });
+            }
+        }
+        self.count(parsed.queue, super::queue::Event::Enqueued, accepted);
+        Some(())
+    }
+
+    /// Puts a job into its slot unless a later job or a later statement is there.
+    fn place(&mut self, id: JobId, word: StateWord, fields: &Fields) -> Option<()> {
+        let number = id.slot();
+        if number >= self.slab.slots() {
+            self.slots_needed = self.slots_needed.max(Some(number + 1));
+            return Some(());
+        }
+        let (slot, known) = self.slot(id)?;
+        let is_new = known.generation() == 0 || is_newer(id.generation(), known.generation());
+        if is_new {
+            slot.write(fields);
+            slot.publish(word);
+            self.orders.remove(&number);
+        } else if known.generation() == id.generation() {
+            // The same job again: a copy. Its body lives there now.
+            let mut merged = slot.fields();
+            let newer = supersedes((word, fields), (known, &merged));
+            merged.body = fields.body;
+            if newer {
+                let note = if fields.note.is_none() {
+                    merged.note
+                } else {
+                    fields.note
+                };
+                slot.write(&Fields { note, ..*fields });
+                slot.publish(word);
+            } else {
+                if !fields.note.is_none() {
+                    merged.note = fields.note;
+                }
+                slot.write(&merged);
+            }
+        }
+        self.fresh_from = self.fresh_from.max(number + 1);
+        self.raise(id.generation());
+        Some(())
+    }
+
+    fn reserve(&mut self, entry: &ReserveEntry, now_ms: u64) {
+        let id = JobId(entry.id.get());
+        let Some((slot, known)) = self.slot(id) else {
+            return;
+        };
+        if known.generation() != id.generation() {
+            return;
+        }
+        let fields = slot.fields();
+        let queue = fields.queue;
+        let leased = Fields {
+            at_ms: now_ms + u64::from(entry.lease_ms.get()),
+            ..fields
+        };
+        let word = known.with_attempt(entry.attempt.get()).with_phase(Phase::Leased);
+        if supersedes((word, &leased), (known, &fields)) {
+            slot.write(&leased);
+            slot.publish(word);
+        }
+        self.count(queue, super::queue::Event::Delivered, 1);
+    }
+
+    fn change(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
+        use super::queue::Event;
+        let parsed = journal::parse_change(body)?;
+        for entry in parsed.done {
+            let id = JobId(entry.id.get());
+            let Some((slot, known)) = self.slot(id) else {
+                continue;
+            };
+            if known.generation() == id.generation() && !known.phase().is_finished() {
+                let fields = Fields {
+                    at_ms: now_ms,
+                    ..slot.fields()
+                };
+                slot.write(&fields);
+                slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Done));
+                self.count(fields.queue, Event::Done, 1);
+            }
+        }
+        let mut note_at = body_at.plus(parsed.notes_offset as u32);
+        let mut notes = parsed.notes;
+        for entry in parsed.changes {
+            let mut note = LogPosition::NONE;
+            if entry.noted != 0 {
+                let text = journal::parse_note(notes)?;
+                let len = journal::note_len(text, entry.noted == ChangeEntry::RESULT);
+                note = note_at;
+                note_at = note_at.plus(len as u32);
+                notes = notes.get(len..)?;
+            }
+            self.change_one(entry, note)?;
+        }
+        Some(())
+    }
+
+    fn change_one(&mut self, entry: &ChangeEntry, note: LogPosition) -> Option<()> {
+        use super::queue::Event;
+        let id = JobId(entry.id.get());
+        let phase = phase_of(entry.phase)?;
+        let Some((slot, known)) = self.slot(id) else {
+            return Some(());
+        };
+        if known.generation() != id.generation() {
+            return Some(());
+        }
+        let before = slot.fields();
+        let (word, after) = changed(known, phase, &before, entry, note);
+        if supersedes((word, &after), (known, &before)) {
+            slot.write(&after);
+            slot.publish(word);
+            let queue = before.queue;
+            self.count(
+                queue,
+                Event::Failed,
+                u64::from(after.failures.saturating_sub(before.failures)),
+            );
+            self.count(
+                queue,
+                Event::LeaseExpired,
+                u64::from(after.expiries.saturating_sub(before.expiries)),
+            );
+            self.count(
+                queue,
+                Event::Released,
+                u64::from(after.releases.saturating_sub(before.releases)),
+            );
+            match phase {
+                Phase::Done => self.count(queue, Event::Done, 1),
+                Phase::Dead => self.count(queue, Event::Buried, 1),
+                Phase::Cancelled => self.count(queue, Event::Cancelled, 1),
+                Phase::Expired => self.count(queue, Event::Expired, 1),
+                Phase::Ready if known.phase() == Phase::Dead => self.count(queue, Event::Redriven, 1),
+                _ => {}
+            }
+        }
+        Some(())
+    }
+
+    /// A job copied out of a reclaimed segment.
+    fn job(&mut self, body: &[u8], body_at: LogPosition) -> Option<()> {
+        let (head, rest) = JobHead::ref_from_prefix(body).ok()?;
+        let id = JobId(head.id.get());
+        let data_len =
+            crate::base::entry::pad8(head.payload_len.get() as usize + usize::from(head.meta_len.get()));
+        let data_at = body_at.plus(size_of::<JobHead>() as u32);
+        rest.get(..data_len)?;
+        let notes_at = data_at.plus(data_len as u32);
+        let mut note = LogPosition::NONE;
+        let mut flags = 0;
+        if head.flags & JobHead::ERROR != 0 {
+            note = notes_at;
+        }
+        if head.flags & JobHead::RESULT != 0 {
+            flags |= RESULT;
+            note = notes_at;
+            if head.flags & JobHead::ERROR != 0 {
+                let error = journal::parse_note(rest.get(data_len..)?)?;
+                note = notes_at.plus(journal::note_len(error, false) as u32);
+            }
+        }
+        if head.flags & JobHead::KEYED != 0 {
+            flags |= KEYED;
+        }
+        let base = Fields {
+            body: data_at,
+            note: LogPosition::NONE,
+            at_ms: 0,
+            enqueued_ms: head.enqueued_ms.get(),
+            expires_ms: head.expires_ms.get(),
+            releases: 0,
+            failures: 0,
+            expiries: 0,
+            limit: 0,
+            queue: head.queue.get(),
+            priority: head.priority,
+            payload_len: head.payload_len.get(),
+            meta_len: head.meta_len.get(),
+            lease_ms: head.lease_ms.get(),
+        };
+        let phase = phase_of(head.change.phase)?;
+        let blank = StateWord::new(id.generation(), 0, phase, flags);
+        let (word, fields) = changed(blank, phase, &base, &head.change, note);
+        self.place(id, word.with(flags), &fields)?;
+        self.orders.insert(id.slot(), head.order.get());
+        Some(())
+    }
+
+    /// Settles what had to wait until the queues were known: windows of keys.
+    pub(super) fn resolve_keys(&mut self, now_ms: u64) {
+        for pending in std::mem::take(&mut self.keys) {
+            let Some((queue, _)) = self
+                .queues
+                .get(&pending.queue)
+                .filter(|(queue, _)| !queue.deleted)
+            else {
+                continue;
+            };
+            let expires_ms = pending.accepted_ms + queue.options.dedupe_window_ms;
+            if expires_ms <= now_ms {
+                continue;
+            }
+            let known = Known {
+                id: pending.id,
+                body_hash: pending.body_hash,
+                expires_ms,
+                sequence: pending.sequence,
+            };
+            let keys = self.dedupe.keys(QueueId(pending.queue));
+            self.dedupe.insert(&mut keys.lock(), &pending.key, known);
+        }
+    }
+}
+
+fn phase_of(number: u8) -> Option<Phase> {
+    crate::base::job::JobState::from_u8(number).map(Phase::from)
+}
+
+/// State and fields after a change.
+fn changed(
+    known: StateWord,
+    phase: Phase,
+    before: &Fields,
+    entry: &ChangeEntry,
+    note: LogPosition,
+) -> (StateWord, Fields) {
+    let mut word = known.with_attempt(entry.attempt.get()).with_phase(phase);
+    if entry.noted == ChangeEntry::RESULT {
+        word = word.with(RESULT);
+    }
+    let fields = Fields {
+        at_ms: entry.at_ms.get(),
+        limit: entry.limit.get(),
+        failures: entry.failures.get(),
+        expiries: entry.expiries.get(),
+        releases: entry.releases.get(),
+        expires_ms: if entry.has_ttl.get() == 0 {
+            0
+        } else {
+            before.expires_ms
+        },
+        note: if note.is_none() { before.note } else { note },
+        ..*before
+    };
+    (word, fields)
+}
+
+/// The fields of a new job whose queue may not be known yet: a limit of 0 stands for the queue's.
+fn new_fields(entry: &EnqueueEntry, queue: u32, body: LogPosition, now_ms: u64) -> Fields {
+    super::enqueue::fields_of(entry, QueueId(queue), 0, body, now_ms)
+}

@@ -1,0 +1,362 @@
+//! Sessions: every numbered request is applied once, however often it is sent (G5b).
+//!
+//! A session keeps, for each of its last `SESSION_WINDOW` request numbers, where the record stands that carried
+//! the request out; the answer is made again from that record. Costs O(1) a request and nothing a job. Where the
+//! record's segment is gone, or nothing was logged, the answer is *already applied* without details.
+
+use crate::base::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::log::LogPosition;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+
+/// Which request of which session this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// The client's session, 128 random bits; 0 for none.
+    pub session: u128,
+    /// The request's number in the session, from 1; 0 for a request that is not remembered.
+    pub number: u64,
+}
+
+impl RequestId {
+    /// A request that is not remembered.
+    pub const NONE: RequestId = RequestId {
+        session: 0,
+        number: 0,
+    };
+
+    /// Whether it is to be remembered.
+    pub fn is_numbered(self) -> bool {
+        self.session != 0 && self.number != 0
+    }
+}
+
+/// Where a request's record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// The record's header; none where nothing was logged.
+    pub position: LogPosition,
+    /// Whether it stands in the volatile log.
+    pub volatile: bool,
+}
+
+/// What is known of a request before it is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// New: carry it out, then [`Sessions::finish`] or [`Sessions::abandon`].
+    Fresh,
+    /// It was carried out.
+    Applied(Applied),
+    /// It is being carried out right now.
+    InProgress,
+    /// Its number is older than the window: nobody knows any more.
+    TooOld,
+}
+
+#[derive(Default)]
+struct Session {
+    /// Numbers applied or in progress with where, oldest arrival first; all above `highest - SESSION_WINDOW`
+    /// but for a few at the front that wait to be trimmed.
+    known: VecDeque<(u64, Option<Applied>)>,
+    highest: u64,
+    used_ms: u64,
+    /// Sequence of the oldest log segment that a restart would need to know this session, 0 for none.
+    oldest_sequence: u32,
+}
+
+impl Session {
+    fn find(&self, number: u64) -> Option<Option<Applied>> {
+        // New numbers are above all others, so the search is for resends and stragglers only.
+        if number > self.highest {
+            return None;
+        }
+        self.known
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == number)
+            .map(|(_, applied)| *applied)
+    }
+
+    fn insert(&mut self, number: u64, applied: Option<Applied>) {
+        self.highest = self.highest.max(number);
+        self.known.push_back((number, applied));
+        let floor = self.highest.saturating_sub(SESSION_WINDOW);
+        while self
+            .known
+            .front()
+            .is_some_and(|(known, applied)| *known <= floor && applied.is_some())
+        {
+            self.known.pop_front();
+        }
+        if self.known.len() as u64 > 2 * SESSION_WINDOW {
+            self.known
+                .retain(|(known, applied)| *known > floor || applied.is_none());
+        }
+    }
+
+    fn set(&mut self, number: u64, applied: Applied) {
+        if let Some(entry) = self.known.iter_mut().rev().find(|(known, _)| *known == number) {
+            entry.1 = Some(applied);
+        } else {
+            self.insert(number, Some(applied));
+        }
+        if !applied.volatile && !applied.position.is_none() && self.oldest_sequence == 0 {
+            self.oldest_sequence = applied.position.sequence();
+        }
+    }
+}
+
+const SHARDS: usize = 16;
+
+/// All sessions of one engine.
+pub struct Sessions {
+    shards: [Mutex<HashMap<u128, Session>>; SHARDS],
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+        }
+    }
+}
+
+/// A session as [`Sessions::needing`] hands it out to be logged again.
+pub struct SessionSnapshot {
+    /// Its id.
+    pub session: u128,
+    /// The highest number applied.
+    pub highest: u64,
+    /// All numbers applied within the window.
+    pub applied: Vec<u64>,
+}
+
+impl Sessions {
+    fn shard(&self, session: u128) -> &Mutex<HashMap<u128, Session>> {
+        &self.shards[(session ^ (session >> 64)) as usize % SHARDS]
+    }
+
+    /// Looks a request up and, if it is new, marks it as in progress.
+    pub fn begin(&self, request: RequestId, now_ms: u64) -> Begun {
+        if !request.is_numbered() {
+            return Begun::Fresh;
+        }
+        let mut shard = self.shard(request.session).lock();
+        if !shard.contains_key(&request.session) && shard.len() >= SESSIONS_MAX / SHARDS {
+            evict_idlest(&mut shard);
+        }
+        let session = shard.entry(request.session).or_default();
+        session.used_ms = now_ms;
+        match session.find(request.number) {
+            Some(Some(applied)) => Begun::Applied(applied),
+            Some(None) => Begun::InProgress,
+            None if request.number + SESSION_WINDOW <= session.highest => Begun::TooOld,
+            None => {
+                session.insert(request.number, None);
+                Begun::Fresh
+            }
+        }
+    }
+
+    /// The request was carried out.
+    pub fn finish(&self, request: RequestId, applied: Applied) {
+        if request.is_numbered() {
+            if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
+                session.set(request.number, applied);
+            }
+        }
+    }
+
+    /// The request was refused and changed nothing, so it may be sent again.
+    pub fn abandon(&self, request: RequestId) {
+        if request.is_numbered() {
+            if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
+                session
+                    .known
+                    .retain(|(known, applied)| *known != request.number || applied.is_some());
+            }
+        }
+    }
+
+    /// The request was carried out; unless it was noted where, it left no record.
+    pub fn settle_if_pending(&self, request: RequestId) {
+        if !request.is_numbered() {
+            return;
+        }
+        let mut shard = self.shard(request.session).lock();
+        if let Some(session) = shard.get_mut(&request.session)
+            && session.find(request.number) == Some(None)
+        {
+            session.set(
+                request.number,
+                Applied {
+                    position: LogPosition::NONE,
+                    volatile: true,
+                },
+            );
+        }
+    }
+
+    /// Whether any request of the session is remembered.
+    pub fn knows(&self, session: u128) -> bool {
+        self.shard(session)
+            .lock()
+            .get(&session)
+            .is_some_and(|session| !session.known.is_empty())
+    }
+
+    /// From the log: a request was carried out there.
+    pub fn restore(&self, request: RequestId, applied: Applied, now_ms: u64) {
+        if !request.is_numbered() {
+            return;
+        }
+        let mut shard = self.shard(request.session).lock();
+        if !shard.contains_key(&request.session) && shard.len() >= SESSIONS_MAX / SHARDS {
+            evict_idlest(&mut shard);
+        }
+        let session = shard.entry(request.session).or_default();
+        session.used_ms = session.used_ms.max(now_ms);
+        session.set(request.number, applied);
+    }
+
+    /// From the log: a session as it stood, logged at `position`.
+    pub fn restore_session(&self, snapshot: &SessionSnapshot, position: LogPosition, now_ms: u64) {
+        let nowhere = Applied {
+            position: LogPosition::NONE,
+            volatile: false,
+        };
+        for number in &snapshot.applied {
+            let request = RequestId {
+                session: snapshot.session,
+                number: *number,
+            };
+            let known = {
+                let shard = self.shard(request.session).lock();
+                shard
+                    .get(&request.session)
+                    .and_then(|session| session.find(request.number))
+                    .flatten()
+            };
+            if known.is_none() {
+                self.restore(request, nowhere, now_ms);
+            }
+        }
+        if let Some(session) = self.shard(snapshot.session).lock().get_mut(&snapshot.session) {
+            session.highest = session.highest.max(snapshot.highest);
+            if session.oldest_sequence == 0 {
+                session.oldest_sequence = position.sequence();
+            }
+        }
+    }
+
+    /// Sessions that a restart could not know any more if the segments up to `sequence` were gone. They are to
+    /// be logged again, and count from `logged_from` on as logged in that segment or later ones.
+    pub fn needing(&self, sequence: u32, logged_from: u32) -> Vec<SessionSnapshot> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            for (id, session) in shard.lock().iter_mut() {
+                if session.oldest_sequence == 0 || session.oldest_sequence > sequence {
+                    continue;
+                }
+                session.oldest_sequence = logged_from;
+                let applied = session
+                    .known
+                    .iter()
+                    .filter(|(_, applied)| applied.is_some_and(|a| !a.volatile))
+                    .map(|(number, _)| *number)
+                    .collect();
+                found.push(SessionSnapshot {
+                    session: *id,
+                    highest: session.highest,
+                    applied,
+                });
+            }
+        }
+        found
+    }
+}
+
+fn evict_idlest(shard: &mut HashMap<u128, Session>) {
+    if let Some(id) = shard
+        .iter()
+        .min_by_key(|(_, session)| session.used_ms)
+        .map(|(id, _)| *id)
+    {
+        shard.remove(&id);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn request(number: u64) -> RequestId {
+        RequestId { session: 9, number }
+    }
+
+    fn applied(offset: u64) -> Applied {
+        Applied {
+            position: LogPosition::from_raw(1 << 32 | offset),
+            volatile: false,
+        }
+    }
+
+    #[test]
+    fn a_request_is_fresh_once() {
+        let sessions = Sessions::default();
+        assert_eq!(sessions.begin(request(1), 0), Begun::Fresh);
+        assert_eq!(sessions.begin(request(1), 0), Begun::InProgress);
+        sessions.finish(request(1), applied(8));
+        assert_eq!(sessions.begin(request(1), 0), Begun::Applied(applied(8)));
+    }
+
+    #[test]
+    fn a_refused_request_may_come_again() {
+        let sessions = Sessions::default();
+        assert_eq!(sessions.begin(request(5), 0), Begun::Fresh);
+        sessions.abandon(request(5));
+        assert_eq!(sessions.begin(request(5), 0), Begun::Fresh);
+    }
+
+    #[test]
+    fn numbers_may_arrive_out_of_order_within_the_window() {
+        let sessions = Sessions::default();
+        for number in [3, 1, 2] {
+            assert_eq!(sessions.begin(request(number), 0), Begun::Fresh);
+            sessions.finish(request(number), applied(number * 8));
+        }
+        assert_eq!(sessions.begin(request(1), 0), Begun::Applied(applied(8)));
+    }
+
+    #[test]
+    fn beyond_the_window_the_outcome_is_unknown() {
+        let sessions = Sessions::default();
+        for number in 1..=3 * SESSION_WINDOW {
+            assert_eq!(sessions.begin(request(number), 0), Begun::Fresh);
+            sessions.finish(request(number), applied(number * 8));
+        }
+        let highest = 3 * SESSION_WINDOW;
+        assert_eq!(
+            sessions.begin(request(highest - SESSION_WINDOW), 0),
+            Begun::TooOld
+        );
+        let oldest = highest - SESSION_WINDOW + 1;
+        assert_eq!(
+            sessions.begin(request(oldest), 0),
+            Begun::Applied(applied(oldest * 8))
+        );
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_the_idlest_goes() {
+        let sessions = Sessions::default();
+        for session in 1..=(SESSIONS_MAX as u128 * 2) {
+            let request = RequestId { session, number: 1 };
+            assert_eq!(sessions.begin(request, session as u64), Begun::Fresh);
+            sessions.finish(request, applied(8));
+        }
+        let kept: usize = sessions.shards.iter().map(|shard| shard.lock().len()).sum();
+        assert!(kept <= SESSIONS_MAX);
+        assert!(sessions.knows(SESSIONS_MAX as u128 * 2) && !sessions.knows(1));
+    }
+}

@@ -1,0 +1,443 @@
+//! One job in memory: a 64-byte slot, and the state word that says who may touch the rest of it.
+//!
+//! A slot is eight 64-bit words, one cache line. Word 0 is the *state word*; whoever moves it by CAS into
+//! [`Phase::Busy`] owns the other seven until it publishes a new state with Release. Everybody else only reads,
+//! and checks afterwards that the state word has not moved (a sequence lock, Lamport 1977).
+
+use crate::base::job::{JobId, JobState};
+use crate::base::sync::{AtomicU64, Ordering, fence};
+use crate::log::LogPosition;
+
+/// Words of a slot.
+pub const SLOT_WORDS: usize = 8;
+
+/// Where a slot stands: the job's public state, or one of the three that only the engine sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// No job here.
+    Free = 0,
+    /// See [`JobState::Scheduled`].
+    Scheduled = 1,
+    /// See [`JobState::Ready`].
+    Ready = 2,
+    /// See [`JobState::Leased`].
+    Leased = 3,
+    /// See [`JobState::Dead`].
+    Dead = 4,
+    /// See [`JobState::Done`].
+    Done = 5,
+    /// See [`JobState::Cancelled`].
+    Cancelled = 6,
+    /// See [`JobState::Expired`].
+    Expired = 7,
+    /// One thread is logging a change of this job and will publish the outcome shortly.
+    Busy = 8,
+    /// The job is over and forgotten, but its handle still stands in a ready ring; whoever pops it frees the slot.
+    Zombie = 9,
+}
+
+impl Phase {
+    fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Phase::Free,
+            1 => Phase::Scheduled,
+            2 => Phase::Ready,
+            3 => Phase::Leased,
+            4 => Phase::Dead,
+            5 => Phase::Done,
+            6 => Phase::Cancelled,
+            7 => Phase::Expired,
+            8 => Phase::Busy,
+            9 => Phase::Zombie,
+            _ => unreachable!("a state word is written from a Phase only"),
+        }
+    }
+
+    /// The public state, where there is one.
+    pub fn public(self) -> Option<JobState> {
+        JobState::from_u8(self as u8)
+    }
+
+    /// Done, cancelled or expired.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Phase::Done | Phase::Cancelled | Phase::Expired)
+    }
+}
+
+impl From<JobState> for Phase {
+    fn from(state: JobState) -> Self {
+        Phase::from_bits(state as u8)
+    }
+}
+
+/// The handle stands in a ready ring.
+pub const QUEUED: u8 = 1;
+/// The deadline of this state stands in the timer wheel.
+pub const TIMED: u8 = 2;
+/// The body is in the volatile log, and nothing of this job is in the durable one.
+pub const VOLATILE: u8 = 4;
+/// The note is a result, not an error text.
+pub const RESULT: u8 = 8;
+/// The job was enqueued under an idempotency key.
+pub const KEYED: u8 = 16;
+/// Moved by every extension, so that a word that was read before it never compares equal after it.
+pub const TURN_MASK: u8 = 0b1110_0000;
+const TURN_ONE: u8 = 0b0010_0000;
+
+/// A state word: generation 32 | attempt 16 | phase 8 | flags 8.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct StateWord(pub u64);
+
+impl std::fmt::Debug for StateWord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "gen {} attempt {} {:?} flags {:#010b}",
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            self.flags()
+        )
+    }
+}
+
+impl StateWord {
+    /// Puts a word together.
+    pub fn new(generation: u32, attempt: u16, phase: Phase, flags: u8) -> Self {
+        Self(
+            u64::from(generation) << 32
+                | u64::from(attempt) << 16
+                | u64::from(phase as u8) << 8
+                | u64::from(flags),
+        )
+    }
+
+    /// Which job of this slot, from 1.
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Deliveries so far.
+    pub fn attempt(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Where the slot stands.
+    pub fn phase(self) -> Phase {
+        Phase::from_bits((self.0 >> 8) as u8)
+    }
+
+    /// The flag bits.
+    pub fn flags(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Whether a flag is set.
+    pub fn has(self, flag: u8) -> bool {
+        self.flags() & flag != 0
+    }
+
+    /// The same with another phase; the deadline of the old one no longer counts as timed.
+    pub fn with_phase(self, phase: Phase) -> Self {
+        Self::new(self.generation(), self.attempt(), phase, self.flags() & !TIMED)
+    }
+
+    /// The same with flags set.
+    pub fn with(self, flags: u8) -> Self {
+        Self(self.0 | u64::from(flags))
+    }
+
+    /// The same with flags cleared.
+    pub fn without(self, flags: u8) -> Self {
+        Self(self.0 & !u64::from(flags))
+    }
+
+    /// The same with another attempt number.
+    pub fn with_attempt(self, attempt: u16) -> Self {
+        Self::new(self.generation(), attempt, self.phase(), self.flags())
+    }
+
+    /// The same with the turn bits moved on.
+    pub fn next_turn(self) -> Self {
+        let turn = self.flags().wrapping_add(TURN_ONE) & TURN_MASK;
+        Self::new(
+            self.generation(),
+            self.attempt(),
+            self.phase(),
+            (self.flags() & !TURN_MASK) | turn,
+        )
+    }
+}
+
+/// The fields of a job behind its state word, read or written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fields {
+    /// Where `meta | payload` begin in the log; what keeps that segment alive.
+    pub body: LogPosition,
+    /// Where the last error text or the result stands in the log; none if there is none.
+    pub note: LogPosition,
+    /// Scheduled: due. Leased: lease deadline. Dead or finished: when that happened.
+    pub at_ms: u64,
+    /// When it was accepted.
+    pub enqueued_ms: u64,
+    /// When it expires unserved; 0 for never.
+    pub expires_ms: u64,
+    /// Deliveries given back without using an attempt.
+    pub releases: u16,
+    /// Deliveries that ended in a nack or rejection.
+    pub failures: u16,
+    /// Deliveries whose lease ran out.
+    pub expiries: u16,
+    /// Deliveries allowed: max attempts, raised by releases and redrives.
+    pub limit: u16,
+    /// The queue's index, below 2^24.
+    pub queue: u32,
+    /// Priority level.
+    pub priority: u8,
+    /// Length of the payload.
+    pub payload_len: u32,
+    /// Length of the metadata.
+    pub meta_len: u16,
+    /// Lease of a delivery; 0 for the queue's.
+    pub lease_ms: u32,
+}
+
+impl Fields {
+    /// Payload and metadata bytes, as counted against the queue's capacity.
+    pub fn body_bytes(&self) -> u64 {
+        u64::from(self.payload_len) + u64::from(self.meta_len)
+    }
+
+    /// Attempts used after `deliveries` of them were handed out.
+    pub fn attempts(&self, deliveries: u16) -> u16 {
+        deliveries.saturating_sub(self.releases)
+    }
+
+    /// Attempts allowed: the limit on deliveries less those that were given back.
+    pub fn max_attempts(&self) -> u16 {
+        self.limit.saturating_sub(self.releases)
+    }
+}
+
+const TIME_MASK: u64 = (1 << 48) - 1;
+
+fn pack(time_ms: u64, count: u16) -> u64 {
+    // 48 bits of milliseconds last for 8,900 years; every time is checked against limits at the door.
+    (time_ms & TIME_MASK) << 16 | u64::from(count)
+}
+
+/// A view of one slot.
+#[derive(Clone, Copy)]
+pub struct Slot<'a> {
+    words: &'a [AtomicU64],
+}
+
+impl<'a> Slot<'a> {
+    /// The slot in these eight words.
+    pub(super) fn new(words: &'a [AtomicU64]) -> Self {
+        debug_assert_eq!(words.len(), SLOT_WORDS);
+        Self { words }
+    }
+
+    /// The state word; Acquire, so that the fields read next are at least those published with it.
+    #[inline]
+    pub fn state(self) -> StateWord {
+        StateWord(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// Moves the state word. Acquire on success makes the previous owner's fields visible to the new owner;
+    /// Release is needed where the caller has written fields before.
+    #[inline]
+    pub fn exchange(self, from: StateWord, to: StateWord) -> Result<(), StateWord> {
+        self.words[0]
+            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(|_| ())
+            .map_err(StateWord)
+    }
+
+    /// Publishes a state as the owner (the slot is Busy or not yet public). Release: whoever reads the new state
+    /// reads the fields written before it.
+    #[inline]
+    pub fn publish(self, state: StateWord) {
+        self.words[0].store(state.0, Ordering::Release);
+    }
+
+    /// Writes all fields, as the owner.
+    pub fn write(self, fields: &Fields) {
+        let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
+        debug_assert!(fields.queue < 1 << 24);
+        set(1, fields.body.raw());
+        set(2, fields.note.raw());
+        set(3, pack(fields.at_ms, fields.releases));
+        set(4, pack(fields.enqueued_ms, fields.failures));
+        set(5, pack(fields.expires_ms, fields.expiries));
+        set(
+            6,
+            u64::from(fields.queue) << 40 | u64::from(fields.priority) << 32 | u64::from(fields.payload_len),
+        );
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
+    }
+
+    /// Writes the fields that change after a job was accepted, as the owner: everything but body, enqueue time,
+    /// queue, lengths and lease.
+    pub fn write_changes(self, fields: &Fields) {
+        let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
+        set(2, fields.note.raw());
+        set(3, pack(fields.at_ms, fields.releases));
+        set(4, pack(fields.enqueued_ms, fields.failures));
+        set(5, pack(fields.expires_ms, fields.expiries));
+        set(
+            7,
+            u64::from(fields.meta_len) << 48 | u64::from(fields.limit) << 32 | u64::from(fields.lease_ms),
+        );
+    }
+
+    /// Writes only the deadline, as the owner; the release count beside it is kept.
+    #[inline]
+    pub fn write_at(self, at_ms: u64) {
+        let releases = self.words[3].load(Ordering::Relaxed) as u16;
+        self.words[3].store(pack(at_ms, releases), Ordering::Relaxed);
+    }
+
+    /// The fields. Exact for the owner; anybody else uses [`snapshot`](Self::snapshot).
+    #[inline]
+    pub fn fields(self) -> Fields {
+        let get = |word: usize| self.words[word].load(Ordering::Relaxed);
+        let (at, enqueued, expires, shape, extra) = (get(3), get(4), get(5), get(6), get(7));
+        Fields {
+            body: LogPosition::from_raw(get(1)),
+            note: LogPosition::from_raw(get(2)),
+            at_ms: at >> 16,
+            enqueued_ms: enqueued >> 16,
+            expires_ms: expires >> 16,
+            releases: at as u16,
+            failures: enqueued as u16,
+            expiries: expires as u16,
+            limit: (extra >> 32) as u16,
+            queue: (shape >> 40) as u32,
+            priority: (shape >> 32) as u8,
+            payload_len: shape as u32,
+            meta_len: (extra >> 48) as u16,
+            lease_ms: extra as u32,
+        }
+    }
+
+    /// The queue's index alone.
+    #[inline]
+    pub fn queue(self) -> u32 {
+        (self.words[6].load(Ordering::Relaxed) >> 40) as u32
+    }
+
+    /// Body bytes (payload and metadata) alone.
+    #[inline]
+    pub fn body_bytes(self) -> usize {
+        self.words[6].load(Ordering::Relaxed) as u32 as usize
+            + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
+    }
+
+    /// The deadline alone.
+    #[inline]
+    pub fn at_ms(self) -> u64 {
+        self.words[3].load(Ordering::Relaxed) >> 16
+    }
+
+    /// State and fields that belong together, or `None` while somebody is changing them.
+    pub fn snapshot(self) -> Option<(StateWord, Fields)> {
+        let before = self.state();
+        if before.phase() == Phase::Busy {
+            return None;
+        }
+        let fields = self.fields();
+        // Acquire fence: the field loads above are done before the state word is read again, so an unchanged
+        // word means that no owner wrote in between (an owner first makes the word Busy).
+        fence(Ordering::Acquire);
+        (StateWord(self.words[0].load(Ordering::Relaxed)) == before).then_some((before, fields))
+    }
+
+    /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
+    pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
+        self.words[1]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Moves the note along with its body, unless a newer note was written meanwhile.
+    pub fn move_note(self, from: LogPosition, to: LogPosition) -> bool {
+        self.words[2]
+            .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The body as it stands now (it moves when its segment is reclaimed).
+    #[inline]
+    pub fn body(self) -> LogPosition {
+        LogPosition::from_raw(self.words[1].load(Ordering::Acquire))
+    }
+
+    /// The note as it stands now.
+    pub fn note(self) -> LogPosition {
+        LogPosition::from_raw(self.words[2].load(Ordering::Acquire))
+    }
+
+    /// Takes the body away when the job leaves: what the segment's live count goes down by.
+    pub fn drop_body(self) -> LogPosition {
+        LogPosition::from_raw(self.words[1].swap(0, Ordering::AcqRel))
+    }
+}
+
+/// The id that a state word in slot number `slot` stands for.
+pub fn id_of(slot: u32, state: StateWord) -> JobId {
+    JobId::new(state.generation(), slot)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::sync::ZeroedWords;
+
+    #[test]
+    fn every_field_survives_packing() {
+        let words = ZeroedWords::new(SLOT_WORDS);
+        let slot = Slot::new(words.slice(0, SLOT_WORDS));
+        let fields = Fields {
+            body: LogPosition::from_raw(0x0000_0007_0000_1008),
+            note: LogPosition::from_raw(0x0000_0008_0000_2010),
+            at_ms: TIME_MASK,
+            enqueued_ms: TIME_MASK - 1,
+            expires_ms: TIME_MASK - 2,
+            releases: u16::MAX,
+            failures: u16::MAX - 1,
+            expiries: u16::MAX - 2,
+            limit: u16::MAX - 3,
+            queue: (1 << 24) - 1,
+            priority: 7,
+            payload_len: crate::base::limits::PAYLOAD_BYTES_MAX,
+            meta_len: 4096,
+            lease_ms: crate::base::limits::LEASE_MS_MAX,
+        };
+        slot.write(&fields);
+        assert_eq!(slot.fields(), fields);
+        slot.write_at(5);
+        assert_eq!(slot.fields(), Fields { at_ms: 5, ..fields });
+    }
+
+    #[test]
+    fn turns_come_round_and_leave_other_flags_alone() {
+        let start = StateWord::new(3, 2, Phase::Leased, TIMED | VOLATILE);
+        let mut word = start;
+        for _ in 0..7 {
+            word = word.next_turn();
+            assert_ne!(word, start);
+            assert_eq!(
+                (word.generation(), word.attempt(), word.phase()),
+                (3, 2, Phase::Leased)
+            );
+            assert!(word.has(TIMED) && word.has(VOLATILE));
+        }
+        assert_eq!(word.next_turn(), start);
+    }
+}

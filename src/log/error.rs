@@ -1,0 +1,113 @@
+//! What can go wrong with a log, in words that say where and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a log could not be opened. Nothing on the disk was changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process holds the directory's lock.
+    #[error("{} is already in use by another server; stop it, or choose another directory", directory.display())]
+    Locked {
+        /// The log's directory.
+        directory: PathBuf,
+    },
+    /// The operating system said no.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A later version of this program wrote the log.
+    #[error(
+        "{} has log format {found}, this program reads up to {supported}; use the newer program", path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest version that this program reads.
+        supported: u32,
+    },
+    /// Something that was once on the disk is damaged or gone.
+    #[error(
+        "{} is corrupt at byte {offset}: {reason}; restore it from a copy, or open with salvage to give up \
+         what cannot be read", path.display()
+    )]
+    Corrupt {
+        /// The file (the directory when a file is missing).
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The segments on the disk have another size than the configuration asks for.
+    #[error("{} has segments of {found} bytes, not {wanted}; open it with that size", path.display())]
+    SegmentSize {
+        /// A segment file.
+        path: PathBuf,
+        /// Its segment size.
+        found: u32,
+        /// The configured one.
+        wanted: u32,
+    },
+    /// The configuration makes no sense.
+    #[error("log configuration: {0}")]
+    Config(String),
+}
+
+/// Why the log does not take a record or cannot say that it is durable.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// No segment left for this purpose: the log's byte limit is reached or the disk is full. Passes when jobs
+    /// are settled and segments come free.
+    #[error(
+        "the log is full ({segments} segments in use); settle jobs, or raise its byte limit or free the disk"
+    )]
+    Full {
+        /// Segments in use.
+        segments: usize,
+    },
+    /// The record is longer than a segment can hold.
+    #[error("a record of {len} bytes does not fit a log segment, which takes {max}; use larger segments")]
+    TooLarge {
+        /// Length of the body, in bytes.
+        len: usize,
+        /// Longest body, in bytes.
+        max: usize,
+    },
+    /// A write or sync failed before. Nothing is confirmed any more; the process should end.
+    #[error("the log is poisoned: {0}; restart the server once the disk is sound")]
+    Poisoned(String),
+}
+
+/// A place where the log is not what it was, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corruption {
+    /// The file (the directory when whole segments are missing).
+    pub path: PathBuf,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Corruption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} at byte {}: {}",
+            self.path.display(),
+            self.offset,
+            self.reason
+        )
+    }
+}

@@ -1,0 +1,32 @@
+#![doc = include_str!("FORMAT.md")]
+
+mod dir;
+mod error;
+#[allow(clippy::module_inception, reason = "the room is named after what it holds")]
+mod examine;
+mod inspect;
+mod log;
+mod open;
+mod position;
+mod record;
+mod recover;
+#[cfg(test)]
+mod recover_test;
+mod region;
+mod segment;
+mod space;
+mod sync;
+#[doc(hidden)]
+pub mod tail;
+
+pub use error::{Corruption, LogError, OpenError};
+pub use inspect::{InspectReport, InspectedSegment, inspect};
+pub use log::{Claim, Log, LogConfig, Pin, Room, SegmentInfo};
+pub use open::RecoveryReport;
+pub use position::LogPosition;
+pub use record::{
+    BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
+    SegmentHeader,
+};
+#[doc(hidden)]
+pub use sync::FlushHook;

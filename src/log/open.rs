@@ -1,0 +1,345 @@
+//! Opening a log: lock, read, judge, and only then write.
+
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::log::dir::{Directory, FoundSegment, failed};
+use crate::log::error::{Corruption, LogError, OpenError};
+use crate::log::examine::{Examined, examine};
+use crate::log::log::{Log, LogConfig, Segments};
+use crate::log::position::LogPosition;
+use crate::log::record::{
+    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
+};
+use crate::log::recover::Verdict;
+use crate::log::region::Region;
+use crate::log::segment::Segment;
+use crate::log::space::{Keeper, Space};
+use crate::log::sync::Syncer;
+use crate::log::tail::Tail;
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+use std::io;
+
+/// What opening a log found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Number of this start, from 1.
+    pub boot: u32,
+    /// Segments that hold a part of the log, without the one begun now.
+    pub segments: usize,
+    /// The engine's records.
+    pub records: u64,
+    /// Their bytes with headers.
+    pub bytes: u64,
+    /// Where a writer died in the middle of a record (or a power cut left a gap) and later records stand.
+    pub holes: Vec<BadRange>,
+    /// The last record was only partly there.
+    pub torn_tail: bool,
+    /// What was given up, when opened with salvage.
+    pub salvaged: Vec<Corruption>,
+    /// Highest note found; see [`Log::set_segment_note`].
+    pub note_max: u64,
+}
+
+impl Log {
+    /// Opens the log, showing each of the engine's records to `visit` in order. What was visited counts only if
+    /// this succeeds. A new segment is begun; nothing is ever appended to what a former start wrote.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing in the directory was changed then, except that the lock file exists. (A disk
+    /// that fails while the new segment is begun is the exception; what was there before is whole even so.)
+    pub fn open(
+        config: LogConfig,
+        now_ms: u64,
+        visit: &mut dyn FnMut(Recovered<'_>),
+    ) -> Result<(Log, RecoveryReport), OpenError> {
+        config.check()?;
+        let Some(path) = &config.directory else {
+            return Self::open_in_memory(&config, now_ms);
+        };
+        let directory = Directory::open(path)?;
+        let examined = examine(&directory, visit)?;
+        if !config.salvage
+            && let Some(error) = examined.first_corruption()
+        {
+            return Err(error);
+        }
+        examined.check_sizes(&config)?;
+        let report = RecoveryReport::new(&examined);
+        let start = StartBody {
+            note: examined.verdict.note_max,
+            previous_end: examined.verdict.end,
+            accepted: examined.verdict.accepted.clone(),
+        };
+        start.check_room(&config)?;
+        let log = TakeOver::new(&config, directory, &examined)?.finish(&examined.verdict, now_ms);
+        log.begin_boot(&start)?;
+        Ok((log, report))
+    }
+
+    fn open_in_memory(config: &LogConfig, now_ms: u64) -> Result<(Log, RecoveryReport), OpenError> {
+        let count = config.segments_max() + 1;
+        let log = Log::assemble(Parts {
+            directory: None,
+            segments: Segments::new(count, count),
+            space: Space::new(Vec::new(), 0, config.segments_max()),
+            keeper: Keeper {
+                next_sequence: 1,
+                oldest: 1,
+                next_number: 1,
+            },
+            boot: 1,
+            log_id: [0; 16],
+            segment_bytes: config.segment_bytes,
+            now_ms,
+        });
+        log.begin_boot(&StartBody::default())?;
+        Ok((
+            log,
+            RecoveryReport {
+                boot: 1,
+                ..RecoveryReport::default()
+            },
+        ))
+    }
+
+    fn assemble(parts: Parts) -> Log {
+        let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
+        Log {
+            tail: CachePadded::new(Tail::new(start)),
+            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            obtainable: AtomicU32::new(0),
+            is_poisoned: AtomicBool::new(false),
+            recycles_unsynced: AtomicBool::new(false),
+            now_ms: AtomicU64::new(parts.now_ms),
+            note: AtomicU64::new(0),
+            hold: AtomicU32::new(u32::MAX),
+            oldest: AtomicU32::new(parts.keeper.oldest),
+            segment_bytes: parts.segment_bytes,
+            boot: parts.boot,
+            log_id: parts.log_id,
+            segments: parts.segments,
+            directory: parts.directory,
+            roll_lock: Mutex::new(()),
+            space: Mutex::new(parts.space),
+            keeper: Mutex::new(parts.keeper),
+            syncer: Syncer::new(start, parts.now_ms),
+        }
+    }
+
+    /// Begins the first segment of this boot, and waits until its opening record is on the disk: later starts
+    /// rely on it.
+    fn begin_boot(&self, start: &StartBody) -> Result<(), OpenError> {
+        let path = self
+            .directory
+            .as_ref()
+            .map(|directory| directory.path().to_owned())
+            .unwrap_or_default();
+        let refused = |error: LogError| {
+            let source = match error {
+                LogError::Full { .. } => io::ErrorKind::StorageFull.into(),
+                other => io::Error::other(other),
+            };
+            failed("begin a segment in", &path)(source)
+        };
+        self.set_segment_note(start.note);
+        let sequence = self.take_first().map_err(refused)?;
+        let end = self.begin_segment(sequence, FLAG_BOOT, start);
+        self.tail.roll(end);
+        self.sync().map_err(refused)?;
+        Ok(())
+    }
+}
+
+impl RecoveryReport {
+    fn new(examined: &Examined) -> Self {
+        let verdict = &examined.verdict;
+        let is_kept = |header: &SegmentHeader| header.sequence.get() <= verdict.keep_through;
+        Self {
+            boot: verdict.boot_max + 1,
+            segments: examined.used.iter().filter(|(header, _)| is_kept(header)).count(),
+            records: verdict.counts.records,
+            bytes: verdict.counts.bytes,
+            holes: verdict.holes.clone(),
+            torn_tail: verdict.torn_tail,
+            salvaged: examined.corruptions.clone(),
+            note_max: verdict.note_max,
+        }
+    }
+}
+
+impl StartBody {
+    fn check_room(&self, config: &LogConfig) -> Result<(), OpenError> {
+        if HEADER_LEN + self.encode().len() <= (config.segment_bytes - DATA_START) as usize {
+            return Ok(());
+        }
+        Err(OpenError::Config(
+            "the log has more damaged places than a segment can list".to_owned(),
+        ))
+    }
+}
+
+/// What a log is put together from.
+struct Parts {
+    directory: Option<Directory>,
+    segments: Segments,
+    space: Space,
+    keeper: Keeper,
+    boot: u32,
+    log_id: [u8; 16],
+    segment_bytes: u32,
+    now_ms: u64,
+}
+
+/// Turns a directory that was judged into a log: makes what was read last, maps it, and turns what is not needed
+/// into spares. Here the first writes happen.
+struct TakeOver<'a> {
+    config: &'a LogConfig,
+    directory: Directory,
+    shape: LogShape,
+    segments: Segments,
+    spare: Vec<u32>,
+    existing: usize,
+    oldest: u32,
+    next_sequence: u32,
+}
+
+impl<'a> TakeOver<'a> {
+    fn new(config: &'a LogConfig, directory: Directory, examined: &Examined) -> Result<Self, OpenError> {
+        let Examined {
+            used,
+            spare,
+            unusable,
+            missing,
+            verdict,
+            ..
+        } = examined;
+        let path = directory.path().to_owned();
+        let spoiled = |action| failed(action, &path);
+        directory.remove_unfinished().map_err(spoiled("tidy"))?;
+        for segment in unusable {
+            directory
+                .set_aside(&segment.path)
+                .map_err(spoiled("set damaged files aside in"))?;
+        }
+        for (_, segment) in used {
+            segment.sync()?;
+        }
+        let of_spares = spare.iter().find_map(|segment| segment.header.ok());
+        let log_id = match used.first().map(|(header, _)| *header).or(of_spares) {
+            Some(header) => header.log_id,
+            None => random_id().map_err(spoiled("draw a random number for"))?,
+        };
+        let found = used
+            .iter()
+            .map(|(_, segment)| segment)
+            .chain(spare)
+            .chain(unusable);
+        let files = found
+            .map(|segment| segment.number)
+            .chain(missing.iter().copied())
+            .max()
+            .unwrap_or(0);
+        let (first, next_sequence) = match used.first() {
+            Some((header, _)) if verdict.keep_through > 0 => {
+                (header.sequence.get(), verdict.keep_through + 1)
+            }
+            _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
+        };
+        // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
+        let capacity = config.segments_max().max(files as usize) + 1;
+        let mut this = Self {
+            config,
+            directory,
+            shape: LogShape {
+                log_id,
+                segment_bytes: config.segment_bytes,
+                files,
+            },
+            segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
+            spare: Vec::new(),
+            existing: 0,
+            oldest: first,
+            next_sequence,
+        };
+        // Newest first, so that the numbers on the disk have no gap at any time.
+        for (header, found) in used.iter().rev() {
+            this.take_used(header, found, header.sequence.get() <= verdict.keep_through)?;
+        }
+        for found in spare {
+            this.take_spare(found.number)?;
+        }
+        let set_aside = unusable.iter().map(|segment| segment.number);
+        for number in set_aside.chain(missing.iter().copied()) {
+            let header = SegmentHeader::spare(this.shape);
+            let made = this.directory.create(number, config.segment_bytes, &header);
+            made.map_err(failed("replace", &this.directory.segment_path(number)))?;
+            this.take_spare(number)?;
+        }
+        Ok(this)
+    }
+
+    fn map(&mut self, number: u32) -> Result<&Segment, OpenError> {
+        let result = self
+            .directory
+            .open_segment(number, self.config.segment_bytes)
+            .and_then(|file| {
+                let region = Region::of_file(&file, self.config.segment_bytes as usize)?;
+                self.segments.add(Segment::new(number, region, true));
+                Ok(())
+            });
+        result.map_err(failed("map", &self.directory.segment_path(number)))?;
+        self.existing += 1;
+        Ok(self.segments.by_number(number))
+    }
+
+    fn take_used(
+        &mut self,
+        header: &SegmentHeader,
+        found: &FoundSegment,
+        keep: bool,
+    ) -> Result<(), OpenError> {
+        let (spare_header, segment_end) = (SegmentHeader::spare(self.shape), self.config.segment_bytes);
+        let segment = self.map(found.number)?;
+        if keep {
+            segment.assign(header);
+            segment.seal(segment_end);
+            self.segments.install(header.sequence.get(), found.number);
+        } else {
+            segment
+                .write_header(&spare_header, true)
+                .map_err(failed("reset", &found.path))?;
+            self.spare.push(found.number);
+        }
+        Ok(())
+    }
+
+    fn take_spare(&mut self, number: u32) -> Result<(), OpenError> {
+        self.map(number)?;
+        self.spare.push(number);
+        Ok(())
+    }
+
+    fn finish(self, verdict: &Verdict, now_ms: u64) -> Log {
+        let keeper = Keeper {
+            next_sequence: self.next_sequence,
+            oldest: self.oldest,
+            next_number: self.shape.files + 1,
+        };
+        Log::assemble(Parts {
+            directory: Some(self.directory),
+            segments: self.segments,
+            space: Space::new(self.spare, self.existing, self.config.segments_max()),
+            keeper,
+            boot: verdict.boot_max + 1,
+            log_id: self.shape.log_id,
+            segment_bytes: self.config.segment_bytes,
+            now_ms,
+        })
+    }
+}
+
+fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    Ok(id)
+}

@@ -1,0 +1,173 @@
+//! One segment: its memory, its file, and who still needs it.
+
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::log::position::LogPosition;
+use crate::log::record::{
+    CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
+};
+use crate::log::region::Region;
+use crate::log::tail::{self, Holders};
+use crossbeam_utils::CachePadded;
+use std::io;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A segment of the log. Made once for each file and never dropped before the log; used again and again under
+/// new sequence numbers.
+pub(super) struct Segment {
+    region: Region,
+    /// Number in the file's name, from 1.
+    pub(super) number: u32,
+    epoch: AtomicU32,
+    /// Its pages may not be resident: it was mapped by this start and not used since.
+    is_cold: AtomicBool,
+    /// End of the last record; `u32::MAX` while it may still grow.
+    used: AtomicU32,
+    pub(super) holders: CachePadded<Holders>,
+    /// Jobs whose record stands here and that are still needed.
+    live: CachePadded<AtomicU64>,
+    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
+    barrier: AtomicU64,
+}
+
+impl Segment {
+    /// A retired segment over `region`; `is_cold` when its pages may not be resident.
+    pub(super) fn new(number: u32, region: Region, is_cold: bool) -> Self {
+        Self {
+            region,
+            number,
+            epoch: AtomicU32::new(0),
+            is_cold: AtomicBool::new(is_cold),
+            used: AtomicU32::new(0),
+            holders: CachePadded::new(Holders::retired()),
+            live: CachePadded::new(AtomicU64::new(0)),
+            barrier: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    #[inline]
+    pub(super) fn epoch(&self) -> u32 {
+        // Relaxed: it changes only while the segment is retired, and whoever uses a segment has come by an
+        // Acquire (the tail, the holders' word) that is ordered after.
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Gives a retired segment its place in the log. The header in memory (and on disk) is the caller's affair.
+    pub(super) fn assign(&self, header: &SegmentHeader) {
+        self.epoch.store(header.epoch.get(), Ordering::Relaxed);
+        self.used.store(u32::MAX, Ordering::Relaxed);
+        self.live.store(0, Ordering::Relaxed);
+        self.barrier.store(0, Ordering::Relaxed);
+        self.holders.assign(header.sequence.get());
+    }
+
+    /// Says that no record will come any more; the last one ends at `end`.
+    pub(super) fn seal(&self, end: u32) {
+        self.used.store(end, Ordering::Release);
+    }
+
+    /// End of the last record when sealed.
+    pub(super) fn sealed_end(&self) -> Option<u32> {
+        let end = self.used.load(Ordering::Acquire);
+        (end != u32::MAX).then_some(end)
+    }
+
+    #[inline]
+    pub(super) fn retain(&self, jobs: u64) {
+        // Relaxed: it becomes visible to the recycler by the commit word of the record that it is about, or
+        // happens under a count that is already there.
+        self.live.fetch_add(jobs, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn release(&self, jobs: u64) {
+        // Release: what was read of the jobs was read before the segment is written again.
+        let before = self.live.fetch_sub(jobs, Ordering::Release);
+        debug_assert!(before >= jobs, "a segment's live count went below zero");
+    }
+
+    /// As [`release`](Self::release), for jobs that were copied: the copy must be durable before the original goes.
+    pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
+        // Relaxed: seen by whoever sees the count that follows.
+        self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
+        self.release(jobs);
+    }
+
+    pub(super) fn barrier(&self) -> LogPosition {
+        LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn live(&self) -> u64 {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Length of the record committed at `offset`, or `None`.
+    #[inline]
+    pub(super) fn committed_at(&self, offset: u32) -> Option<u32> {
+        tail::committed(self.region.word(offset as usize), self.epoch())
+    }
+
+    /// Writes the header of the record claimed at `position` and publishes it.
+    #[inline]
+    pub(super) fn commit(&self, position: LogPosition, len: u32, body_crc: u32, meta: &RecordMeta) {
+        let epoch = self.epoch();
+        let header = RecordHeader::new(position, commit_word(epoch, len), body_crc, meta);
+        let offset = position.offset() as usize;
+        self.region.write(offset + 8, &header.as_bytes()[8..]);
+        tail::commit(self.region.word(offset), epoch, len);
+    }
+
+    /// Publishes `len` claimed bytes at `position` as holding nothing.
+    pub(super) fn pad(&self, position: LogPosition, len: u32, durable_mark: LogPosition, now_ms: u64) {
+        self.commit(
+            position,
+            len,
+            0,
+            &RecordMeta {
+                kind: KIND_PAD,
+                flags: 0,
+                durable_mark,
+                now_ms,
+            },
+        );
+    }
+
+    /// The record committed at `position`, read from memory without checking its sum; `None` when there is none.
+    /// The caller holds the segment.
+    pub(super) fn record_at(&self, position: LogPosition) -> Option<CheckedRecord<'_>> {
+        let offset = position.offset() as usize;
+        if offset + HEADER_LEN > self.region.len() {
+            return None;
+        }
+        let len = self.committed_at(position.offset())? as usize;
+        let bytes = self.region.bytes(offset, len);
+        let header = RecordHeader::read_from_bytes(&bytes[..HEADER_LEN]).ok()?;
+        Some(CheckedRecord {
+            header,
+            body: &bytes[HEADER_LEN..],
+        })
+    }
+
+    /// Makes the pages resident if they may not be.
+    pub(super) fn warm(&self) -> io::Result<()> {
+        // Relaxed: only the keeper of the spares asks.
+        if self.is_cold.swap(false, Ordering::Relaxed) {
+            self.region.populate()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes a segment header and, for a file, waits until it is on the disk.
+    pub(super) fn write_header(&self, header: &SegmentHeader, on_disk: bool) -> io::Result<()> {
+        self.region.write(0, header.as_bytes());
+        if on_disk {
+            self.region.flush(0, DATA_START as usize)
+        } else {
+            Ok(())
+        }
+    }
+}

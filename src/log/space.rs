@@ -1,0 +1,383 @@
+//! Segments to come and segments that were: preparing spares, rolling to the next one, recycling the oldest.
+//!
+//! Order is what makes this safe across a crash. Segments get their sequence numbers in order, each header on the
+//! disk before the next is begun, and lose them in order from the oldest, each on the disk before the next; so the
+//! numbers on the disk never have a gap, and a gap means that a file is missing.
+
+use crate::base::limits;
+use crate::base::sync::Ordering;
+use crate::log::dir::is_disk_full;
+use crate::log::error::LogError;
+use crate::log::log::{Log, Room};
+use crate::log::position::LogPosition;
+use crate::log::record::{
+    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,
+};
+use crate::log::region::Region;
+use crate::log::segment::Segment;
+use std::collections::VecDeque;
+use std::io;
+
+/// Segments not in use. Behind a lock that is only ever held for a moment.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// Those with their sequence number and header, in order.
+    ready: VecDeque<u32>,
+    /// Numbers of retired ones, the one retired last at the end.
+    spare: Vec<u32>,
+    /// All segments that exist, in use or not.
+    existing: usize,
+    /// How many may exist.
+    existing_max: usize,
+    /// The last attempt to make one met a full disk.
+    disk_full: bool,
+    /// When to try again then, in milliseconds since the Unix epoch.
+    retry_ms: u64,
+}
+
+impl Space {
+    pub(super) fn new(spare: Vec<u32>, existing: usize, existing_max: usize) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            spare,
+            existing,
+            existing_max,
+            disk_full: false,
+            retry_ms: 0,
+        }
+    }
+
+    /// How many segments could be had, by taking or by making.
+    fn obtainable(&self) -> usize {
+        let makeable = if self.disk_full {
+            0
+        } else {
+            self.existing_max.saturating_sub(self.existing)
+        };
+        self.ready.len() + self.spare.len() + makeable
+    }
+
+    fn unused(&self) -> usize {
+        self.ready.len() + self.spare.len()
+    }
+
+    fn in_use(&self) -> usize {
+        self.existing - self.unused()
+    }
+}
+
+/// What only the one who prepares and recycles touches. Its lock may be held across system calls.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// Sequence number of the next segment to be prepared.
+    pub(super) next_sequence: u32,
+    /// Sequence number of the oldest segment in use.
+    pub(super) oldest: u32,
+    /// File number of the next segment to be made.
+    pub(super) next_number: u32,
+}
+
+impl Log {
+    /// Moves the tail from the segment of `full`, where `len` bytes did not fit, to a prepared one.
+    #[cold]
+    pub(super) fn roll(&self, full: LogPosition, len: u32, room: Room) -> Result<(), LogError> {
+        // Writers that come while another rolls spin, then yield, then park here: that is how this lock waits.
+        let _rolling = self.roll_lock.lock();
+        let tail = self.tail.load();
+        if tail.sequence() != full.sequence() || self.segment_bytes - tail.offset() >= len {
+            return Ok(());
+        }
+        let sequence = self.take_ready(room)?;
+        let end = self.begin_segment(sequence, 0, &self.start_body());
+        let left = self.tail.roll(end);
+        let Some(old) = self.segments.by_sequence(left.sequence()) else {
+            unreachable!("the segment under the tail is in use");
+        };
+        let rest = self.segment_bytes - left.offset();
+        if rest as usize >= HEADER_LEN {
+            old.pad(
+                left,
+                rest,
+                self.durable_mark(),
+                self.now_ms.load(Ordering::Relaxed),
+            );
+        }
+        old.seal(left.offset());
+        Ok(())
+    }
+
+    fn start_body(&self) -> StartBody {
+        StartBody {
+            note: self.note.load(Ordering::Relaxed),
+            ..StartBody::default()
+        }
+    }
+
+    /// Writes the opening record of a prepared segment that the tail has not reached, and returns its end.
+    pub(super) fn begin_segment(&self, sequence: u32, flags: u8, body: &StartBody) -> LogPosition {
+        let Some(segment) = self.segments.by_sequence(sequence) else {
+            unreachable!("a ready segment is installed");
+        };
+        let position = LogPosition::new(sequence, DATA_START);
+        let body = body.encode();
+        segment
+            .region()
+            .write(position.offset() as usize + HEADER_LEN, &body);
+        let len = (HEADER_LEN + body.len()) as u32;
+        let meta = RecordMeta {
+            kind: KIND_START,
+            flags,
+            durable_mark: self.durable_mark(),
+            now_ms: self.now_ms.load(Ordering::Relaxed),
+        };
+        segment.commit(position, len, crate::base::crc::crc32c(0, &body), &meta);
+        position.plus(len)
+    }
+
+    /// The next segment of the log, prepared; made ready on the spot when nobody did so ahead.
+    fn take_ready(&self, room: Room) -> Result<u32, LogError> {
+        if let Some(sequence) = self.pop_ready(room) {
+            return Ok(sequence);
+        }
+        let mut keeper = self.keeper.lock();
+        loop {
+            if let Some(sequence) = self.pop_ready(room) {
+                return Ok(sequence);
+            }
+            let (has_ready, is_short) = {
+                let space = self.space.lock();
+                (!space.ready.is_empty(), space.unused() <= room.roll_reserve())
+            };
+            // Better to use a segment again than to make one: its pages are there. The reserve consists of real
+            // segments, so that a disk which turns out to be full does not take it away.
+            if is_short && self.recycle(&mut keeper, 1)? == 0 {
+                let number = self.make(&mut keeper, false)?;
+                self.space.lock().spare.push(number);
+            }
+            if !has_ready {
+                self.prepare(&mut keeper, false)?;
+            }
+        }
+    }
+
+    /// A ready segment, if there is one and its going leaves the reserve whole.
+    fn pop_ready(&self, room: Room) -> Option<u32> {
+        let mut space = self.space.lock();
+        if space.unused() <= room.roll_reserve() {
+            return None;
+        }
+        let sequence = space.ready.pop_front();
+        self.publish(&space);
+        sequence
+    }
+
+    /// Takes the first segment at a start, whatever the reserves are.
+    pub(super) fn take_first(&self) -> Result<u32, LogError> {
+        let mut keeper = self.keeper.lock();
+        self.prepare(&mut keeper, true)?;
+        let mut space = self.space.lock();
+        let sequence = space.ready.pop_front();
+        self.publish(&space);
+        drop(space);
+        sequence.ok_or_else(|| self.full())
+    }
+
+    /// Shows the new counts to the writers. Under the lock of the space, so that they come in order.
+    fn publish(&self, space: &Space) {
+        self.obtainable
+            .store(space.obtainable() as u32, Ordering::Relaxed);
+    }
+
+    pub(super) fn full(&self) -> LogError {
+        LogError::Full {
+            segments: self.segments_in_use(),
+        }
+    }
+
+    /// Gives a spare segment (or a new one) the next sequence number and a header that is on the disk.
+    /// `beyond_limit`: make one even if as many exist as may.
+    pub(super) fn prepare(&self, keeper: &mut Keeper, beyond_limit: bool) -> Result<(), LogError> {
+        let spare = self.space.lock().spare.pop();
+        let number = match spare {
+            Some(number) => number,
+            None => self.make(keeper, beyond_limit)?,
+        };
+        let sequence = keeper.next_sequence;
+        let segment = self.segments.by_number(number);
+        let result = self
+            .new_header(sequence, keeper.next_number - 1)
+            .and_then(|header| {
+                segment.warm()?;
+                segment.write_header(&header, self.directory.is_some())?;
+                Ok(header)
+            });
+        let header = result.map_err(|error| self.poison("prepare a segment", &error))?;
+        segment.assign(&header);
+        self.segments.install(sequence, number);
+        keeper.next_sequence += 1;
+        let mut space = self.space.lock();
+        space.ready.push_back(sequence);
+        self.publish(&space);
+        Ok(())
+    }
+
+    fn new_header(&self, sequence: u32, files: u32) -> io::Result<SegmentHeader> {
+        let epoch = loop {
+            let epoch = getrandom::u32().map_err(io::Error::other)?;
+            if epoch != 0 {
+                break epoch;
+            }
+        };
+        Ok(SegmentHeader::new(sequence, epoch, self.boot, self.shape(files)))
+    }
+
+    fn shape(&self, files: u32) -> LogShape {
+        LogShape {
+            log_id: self.log_id,
+            segment_bytes: self.segment_bytes,
+            files,
+        }
+    }
+
+    /// Makes a new segment and returns its number; it is in no list yet.
+    fn make(&self, keeper: &mut Keeper, beyond_limit: bool) -> Result<u32, LogError> {
+        let number = keeper.next_number;
+        let now_ms = self.now_ms.load(Ordering::Relaxed);
+        {
+            let space = self.space.lock();
+            let allowed = beyond_limit || space.existing < space.existing_max;
+            let waits = space.disk_full && now_ms < space.retry_ms;
+            if !allowed || waits || number as usize > self.segments.capacity() {
+                drop(space);
+                return Err(self.full());
+            }
+        }
+        let made = self.make_region(number);
+        let mut space = self.space.lock();
+        space.disk_full = matches!(&made, Err(error) if is_disk_full(error));
+        space.retry_ms = now_ms + limits::DISK_FULL_RETRY_MS;
+        let result = match made {
+            Ok(region) => {
+                self.segments.add(Segment::new(number, region, false));
+                keeper.next_number += 1;
+                space.existing += 1;
+                Ok(number)
+            }
+            Err(_) if space.disk_full => Err(LogError::Full {
+                segments: space.in_use(),
+            }),
+            Err(error) => Err(self.poison("make a segment", &error)),
+        };
+        self.publish(&space);
+        result
+    }
+
+    fn make_region(&self, number: u32) -> io::Result<Region> {
+        let len = self.segment_bytes as usize;
+        let Some(directory) = &self.directory else {
+            return Region::anonymous(len);
+        };
+        let file = directory.create(
+            number,
+            self.segment_bytes,
+            &SegmentHeader::spare(self.shape(number)),
+        )?;
+        let region = Region::of_file(&file, len)?;
+        region.populate()?;
+        Ok(region)
+    }
+
+    /// Retires up to `budget` segments from the oldest on that nobody needs. Returns how many.
+    pub(super) fn recycle(&self, keeper: &mut Keeper, budget: usize) -> Result<usize, LogError> {
+        let mut done = 0;
+        while done < budget {
+            let sequence = keeper.oldest;
+            if sequence >= self.tail().sequence() || sequence >= self.hold.load(Ordering::Acquire) {
+                break;
+            }
+            let Some(segment) = self.segments.by_sequence(sequence) else {
+                // Given up by a salvage.
+                keeper.oldest += 1;
+                continue;
+            };
+            if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
+                break;
+            }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Release and
+            // maximum as in the flush, which may be under way.
+            self.durable.fetch_max(
+                LogPosition::new(sequence + 1, DATA_START).raw(),
+                Ordering::Release,
+            );
+            if self.directory.is_some() {
+                let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
+                let written = segment.write_header(&header, true);
+                written.map_err(|error| self.poison("retire a segment", &error))?;
+            }
+            keeper.oldest += 1;
+            self.oldest.store(keeper.oldest, Ordering::Release);
+            let mut space = self.space.lock();
+            space.spare.push(segment.number);
+            self.publish(&space);
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
+    /// disk has what the segment's jobs rely on now.
+    fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
+        if segment.live() != 0 {
+            return false;
+        }
+        let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
+        let passed = if must_be_durable {
+            self.durable()
+        } else {
+            self.advance_prefix()
+        };
+        // Looked at again: a record committed after the first look has added its jobs before its commit word,
+        // and the walk that passed it has seen that word.
+        passed.sequence() > sequence && segment.live() == 0 && self.durable() >= segment.barrier()
+    }
+
+    /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.
+    pub(super) fn replenish(&self, keeper: &mut Keeper, budget: usize) -> Result<usize, LogError> {
+        let mut done = 0;
+        while done < budget {
+            let (ready, unused, may_make) = {
+                let space = self.space.lock();
+                (
+                    space.ready.len(),
+                    space.unused(),
+                    space.existing < space.existing_max,
+                )
+            };
+            if ready < limits::SEGMENTS_READY && (unused > ready || may_make) {
+                self.prepare(keeper, false)?;
+            } else if unused < limits::SEGMENTS_SPARE && may_make {
+                let number = self.make(keeper, false)?;
+                self.space.lock().spare.push(number);
+            } else {
+                break;
+            }
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    /// Segments that hold a part of the log.
+    pub fn segments_in_use(&self) -> usize {
+        self.space.lock().in_use()
+    }
+
+    /// Segments that may exist at once.
+    pub fn segments_max(&self) -> usize {
+        self.space.lock().existing_max
+    }
+
+    /// Segments that exist and hold nothing.
+    pub fn spare_segments(&self) -> usize {
+        self.space.lock().unused()
+    }
+}

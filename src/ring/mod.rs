@@ -1,0 +1,32 @@
+//! Lock-free rings of job handles, and what goes with them.
+//!
+//! * [`Ring`]: an unbounded queue of handles in batches; a chain of chunks from one [`ChunkPool`].
+//! * [`SlotPool`]: the free list of slot numbers.
+//!
+//! A thread that is paused anywhere inside a push, a pop, a take or a give stops nobody. Nothing here reads a clock,
+//! allocates after construction, or contains unsafe code: rings hold numbers, and every word that threads share
+//! is an atomic.
+
+mod chain;
+mod chained;
+mod chunk;
+mod free;
+mod magazine;
+mod pause;
+mod shard;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod word;
+
+pub use chained::Ring;
+pub use chunk::ChunkPool;
+pub use magazine::SlotPool;
+#[cfg(loom)]
+pub use stack::LinkedStack;
+pub use word::HANDLE_MAX;
+
+/// The pool has no chunk for a batch. Nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no free chunk is left for the rings")]
+pub struct PoolExhausted;

@@ -1,0 +1,13 @@
+//! The engine as an embedded user or the server sees it, under a clock that the test turns.
+#![cfg(feature = "engine")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+
+mod life;
+mod limits;
+mod recovery;
+mod sessions;
+mod threads;
+mod world;

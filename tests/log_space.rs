@@ -1,0 +1,304 @@
+//! Segments coming and going: spares, recycling, limits, a full disk.
+#![cfg(all(feature = "engine", not(loom)))]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+
+mod log_common;
+
+use ackring::limits::{SEGMENT_BYTES_MIN, SEGMENTS_READY, SEGMENTS_SPARE, SYNC_INTERVAL_MS};
+use ackring::log::{Log, LogConfig, LogError, LogPosition, Room};
+use log_common::{NOW_MS, append, durable_config, open, segment_files};
+
+const SEGMENT: u64 = SEGMENT_BYTES_MIN as u64;
+
+fn small(directory: &tempfile::TempDir, segments: u64) -> LogConfig {
+    LogConfig {
+        log_bytes_max: segments * SEGMENT,
+        ..durable_config(directory)
+    }
+}
+
+fn append_live(log: &Log, room: Room) -> Result<LogPosition, LogError> {
+    let mut claim = log.claim(1000, room)?;
+    claim.put(&[7; 1000]);
+    let position = claim.position();
+    claim.commit(1, 0, NOW_MS, 1);
+    Ok(position)
+}
+
+/// Appends until refused.
+fn fill(log: &Log, room: Room) -> Vec<LogPosition> {
+    let mut positions = Vec::new();
+    loop {
+        match append_live(log, room) {
+            Ok(position) => positions.push(position),
+            Err(LogError::Full { .. }) => return positions,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(positions.len() < 100_000, "a limit must be met");
+    }
+}
+
+/// Lets the background agent do all that it finds to do, syncs included.
+fn settle_down(log: &Log, now_ms: &mut u64) {
+    for _ in 0..100 {
+        *now_ms += SYNC_INTERVAL_MS;
+        if log.step(*now_ms, 100) == 0 {
+            return;
+        }
+    }
+    panic!("the background agent does not come to rest");
+}
+
+#[test]
+fn the_background_agent_prepares_spares_and_then_rests() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    assert_eq!(
+        log.spare_segments(),
+        0,
+        "opening prepares what it needs and no more"
+    );
+    settle_down(&log, &mut NOW_MS.clone());
+    assert_eq!(log.spare_segments(), SEGMENTS_SPARE.max(SEGMENTS_READY));
+    assert_eq!(segment_files(directory.path()).len(), 1 + SEGMENTS_SPARE);
+    let files = segment_files(directory.path());
+    use std::os::unix::fs::MetadataExt;
+    for file in files {
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), SEGMENT);
+        assert!(metadata.blocks() * 512 >= SEGMENT, "{} has holes", file.display());
+    }
+}
+
+#[test]
+fn segments_are_recycled_in_order_when_nothing_needs_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    let mut now_ms = NOW_MS;
+    let positions: Vec<_> = (0..300)
+        .map(|_| append_live(&log, Room::Enqueue).unwrap())
+        .collect();
+    let in_use = log.segments_in_use();
+    assert!(in_use > 4);
+    let (first, rest): (Vec<_>, Vec<_>) = positions.into_iter().partition(|p| p.sequence() == 1);
+    for position in &rest {
+        log.release(*position, 1);
+    }
+    settle_down(&log, &mut now_ms);
+    assert_eq!(
+        log.segments_in_use(),
+        in_use,
+        "the oldest is still needed, so all are kept"
+    );
+    assert_eq!(log.oldest().unwrap().sequence, 1);
+    assert_eq!(log.oldest().unwrap().live, first.len() as u64);
+    for position in &first {
+        log.release(*position, 1);
+    }
+    settle_down(&log, &mut now_ms);
+    assert_eq!(log.segments_in_use(), 1);
+    let oldest = log.oldest().unwrap();
+    assert_eq!((oldest.sequence, oldest.sealed), (log.tail().sequence(), false));
+    assert!(log.pin(first[0]).is_none(), "a retired segment cannot be pinned");
+}
+
+#[test]
+fn pins_holds_and_open_claims_keep_a_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    let mut now_ms = NOW_MS;
+    let claim = log.claim(8, Room::Enqueue).unwrap();
+    for n in 0..200 {
+        append(&log, n, 1000);
+    }
+    settle_down(&log, &mut now_ms);
+    assert_eq!(
+        log.oldest().unwrap().sequence,
+        1,
+        "an open claim keeps its segment"
+    );
+    let position = claim.position();
+    claim.commit(1, 0, NOW_MS, 0);
+    let pin = log.pin(position).unwrap();
+    settle_down(&log, &mut now_ms);
+    assert_eq!(log.oldest().unwrap().sequence, 1, "a pin keeps its segment");
+    log.set_hold(2);
+    drop(pin);
+    settle_down(&log, &mut now_ms);
+    assert_eq!(
+        log.oldest().unwrap().sequence,
+        2,
+        "a hold keeps the segments from its number on"
+    );
+    log.set_hold(u32::MAX);
+    settle_down(&log, &mut now_ms);
+    assert_eq!(log.segments_in_use(), 1);
+}
+
+#[test]
+fn nothing_is_recycled_before_it_is_durable_unless_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    for n in 0..200 {
+        append(&log, n, 1000);
+    }
+    // The time of the last sync: no sync is due.
+    while log.step(NOW_MS, 100) > 0 {}
+    assert_eq!(log.oldest().unwrap().sequence, 1);
+    log.set_recycles_unsynced(true);
+    while log.step(NOW_MS, 100) > 0 {}
+    assert_eq!(log.oldest().unwrap().sequence, log.tail().sequence());
+    assert_eq!(
+        log.durable().sequence(),
+        log.tail().sequence(),
+        "what is gone is waited for by nobody"
+    );
+}
+
+#[test]
+fn a_copied_job_frees_its_old_segment_only_when_the_copy_is_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    log.set_recycles_unsynced(true);
+    let old = append_live(&log, Room::Enqueue).unwrap();
+    for n in 0..200 {
+        append(&log, n, 1000);
+    }
+    append_live(&log, Room::Migrate).unwrap();
+    log.release_after(old, 1, log.tail());
+    while log.step(NOW_MS, 100) > 0 {}
+    assert_eq!(log.oldest().unwrap().sequence, 1);
+    log.sync().unwrap();
+    while log.step(NOW_MS, 100) > 0 {}
+    assert_eq!(log.oldest().unwrap().sequence, log.tail().sequence());
+}
+
+#[test]
+fn at_the_limit_enqueues_are_refused_first_and_the_rest_has_a_reserve() {
+    let directory = tempfile::tempdir().unwrap();
+    for config in [
+        small(&directory, 8),
+        LogConfig {
+            directory: None,
+            ..small(&directory, 8)
+        },
+    ] {
+        let (log, _) = open(config);
+        let mut now_ms = NOW_MS;
+        let jobs = fill(&log, Room::Enqueue);
+        assert!(append_live(&log, Room::Enqueue).is_err());
+        let settles = fill(&log, Room::Settle);
+        assert!(
+            settles.len() >= 60,
+            "about a segment's worth for settling: {}",
+            settles.len()
+        );
+        let copies = fill(&log, Room::Migrate);
+        assert!(
+            copies.len() >= 60,
+            "about a segment's worth for copies: {}",
+            copies.len()
+        );
+        assert_eq!(log.segments_in_use(), 8);
+        let error = log.claim(1000, Room::Migrate).err().unwrap();
+        assert!(error.to_string().contains("the log is full"), "{error}");
+        assert!(log.poisoned().is_none(), "a full log is not a broken one");
+        for position in jobs.iter().chain(&settles).chain(&copies) {
+            log.release(*position, 1);
+        }
+        settle_down(&log, &mut now_ms);
+        assert_eq!(log.segments_in_use(), 1);
+        assert!(
+            !fill(&log, Room::Enqueue).is_empty(),
+            "segments that came free are used again"
+        );
+    }
+}
+
+#[test]
+fn a_full_log_is_opened_and_can_be_emptied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(small(&directory, 4));
+    fill(&log, Room::Migrate);
+    drop(log);
+    for _ in 0..3 {
+        let (log, records) = open(small(&directory, 4));
+        assert!(log.claim(8, Room::Enqueue).is_err());
+        assert!(!records.is_empty());
+        drop(log);
+    }
+    let (log, records) = open(small(&directory, 4));
+    assert!(records.iter().all(|record| log.pin(record.position).is_some()));
+    let mut now_ms = NOW_MS;
+    settle_down(&log, &mut now_ms);
+    assert!(append_live(&log, Room::Enqueue).is_ok());
+}
+
+#[test]
+fn recycled_memory_never_shows_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut written = 0u64;
+    let mut now_ms = NOW_MS;
+    for round in 0..6 {
+        let (log, records) = open(small(&directory, 6));
+        // Only what was not recycled is there, and all of it in order up to the last one.
+        let numbers: Vec<u64> = records.iter().map(|record| record.number()).collect();
+        let expected: Vec<u64> = (written - numbers.len() as u64..written).collect();
+        assert_eq!(numbers, expected, "round {round}");
+        for _ in 0..500 {
+            append(&log, written, 8 * (written as usize % 60));
+            written += 1;
+            if written.is_multiple_of(100) {
+                settle_down(&log, &mut now_ms);
+            }
+        }
+    }
+}
+
+/// On a file system of its own that is as small as the test needs. Only root may mount one.
+#[test]
+fn a_full_disk_refuses_enqueues_without_poison() {
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=400k,mode=700", "ackring-test"])
+        .arg(directory.path())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        println!("SKIPPED: mounting a small tmpfs needs root");
+        return;
+    }
+    struct Unmount<'a>(&'a std::path::Path);
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(self.0)
+                .status();
+        }
+    }
+    let _unmount = Unmount(directory.path());
+    let (log, _) = open(durable_config(&directory));
+    let mut now_ms = NOW_MS;
+    settle_down(&log, &mut now_ms);
+    let jobs = fill(&log, Room::Enqueue);
+    let settles = fill(&log, Room::Settle);
+    assert!(!settles.is_empty(), "settling goes on in the reserve");
+    let copies = fill(&log, Room::Migrate);
+    assert!(log.poisoned().is_none());
+    log.sync().unwrap();
+    for position in jobs.iter().chain(&settles).chain(&copies) {
+        log.release(*position, 1);
+    }
+    settle_down(&log, &mut now_ms);
+    assert!(
+        append_live(&log, Room::Enqueue).is_ok(),
+        "freed segments admit jobs again"
+    );
+    drop(log);
+    open(durable_config(&directory));
+}
