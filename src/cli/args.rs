@@ -34,7 +34,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// The server to talk to: HOST:PORT or unix:PATH
-    #[arg(long, global = true, env = "ACKRING_SERVER", value_name = "ADDR", default_value = "127.0.0.1:7257")]
+    #[arg(
+        long,
+        global = true,
+        env = "ACKRING_SERVER",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7257"
+    )]
     pub(crate) server: String,
     /// Answer with one JSON object on standard output
     #[arg(long, global = true)]
@@ -102,8 +108,14 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Par
 fn one_line(error: &clap::Error, arguments: &[OsString]) -> String {
     let text = error.to_string();
     let mut paragraphs = text.split("\n\n");
-    let what = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
-    let tip = paragraphs.next().filter(|next| next.trim_start().starts_with("tip:")).unwrap_or_default();
+    let what = paragraphs
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    let tip = paragraphs
+        .next()
+        .filter(|next| next.trim_start().starts_with("tip:"))
+        .unwrap_or_default();
     let subcommands = known_subcommands(arguments);
     format!("{what} {}; see `ackring {subcommands}--help`", tip.trim()).replace(" ;", ";")
 }
@@ -113,7 +125,11 @@ fn known_subcommands(arguments: &[OsString]) -> String {
     let mut command = Cli::command();
     let mut names = String::new();
     for argument in arguments.iter().skip(1) {
-        let Some(next) = argument.to_str().and_then(|name| command.find_subcommand(name)).cloned() else {
+        let Some(next) = argument
+            .to_str()
+            .and_then(|name| command.find_subcommand(name))
+            .cloned()
+        else {
             break;
         };
         names.push_str(next.get_name());
@@ -157,17 +173,27 @@ mod tests {
             if command.has_subcommands() {
                 command.get_subcommands().for_each(|sub| check(sub, &path));
             } else {
-                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 assert!(help.contains("ackring "), "`{path}` has no example");
             }
         }
-        Cli::command().get_subcommands().for_each(|command| check(command, "ackring"));
+        Cli::command()
+            .get_subcommands()
+            .for_each(|command| check(command, "ackring"));
     }
 
     #[test]
     fn global_arguments_stand_anywhere() {
-        for line in ["ackring --json --server unix:/s stats", "ackring stats --server unix:/s --json"] {
-            let Ok(Parsed::Run(cli)) = parse(line.split(' ').map(OsString::from)) else { panic!("{line}") };
+        for line in [
+            "ackring --json --server unix:/s stats",
+            "ackring stats --server unix:/s --json",
+        ] {
+            let Ok(Parsed::Run(cli)) = parse(line.split(' ').map(OsString::from)) else {
+                panic!("{line}")
+            };
             assert!(cli.global.json, "{line}");
             assert_eq!(cli.global.server, "unix:/s", "{line}");
         }

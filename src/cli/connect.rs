@@ -2,7 +2,7 @@
 
 use super::args::Global;
 use super::exit::Failure;
-use crate::ErrorCode;
+use crate::base::code::ErrorCode;
 use crate::client::{Client, ClientConfig, ClientError};
 use std::time::Duration;
 
@@ -37,12 +37,12 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let hint = error.code().map_or("", hint);
         match &error {
-            ClientError::NoConnection { .. } => {
-                Failure::no_connection(format!("{error} Start it with `ackring serve`, or name another with --server."))
-            }
-            ClientError::Timeout(_) | ClientError::OutcomeUnknown { .. } => {
-                Failure::no_connection(format!("{error}; look at `ackring stats`, and try again or raise --timeout"))
-            }
+            ClientError::NoConnection { .. } => Failure::no_connection(format!(
+                "{error} Start it with `ackring serve`, or name another with --server."
+            )),
+            ClientError::Timeout(_) | ClientError::OutcomeUnknown { .. } => Failure::no_connection(format!(
+                "{error}; look at `ackring stats`, and try again or raise --timeout"
+            )),
             ClientError::Address(_) => Failure::usage(error),
             _ => Failure::refused(format!("{error}{hint}")),
         }
@@ -54,7 +54,9 @@ fn hint(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::QueueNotFound => "; `ackring queue ls` shows those that exist",
         ErrorCode::JobNotFound => "; `ackring job ls QUEUE` shows the jobs of a queue",
-        ErrorCode::QueueExists => "; `ackring queue info NAME` shows its options, only a new queue takes others",
+        ErrorCode::QueueExists => {
+            "; `ackring queue info NAME` shows its options, only a new queue takes others"
+        }
         ErrorCode::QueueFull => "; wait for workers, or purge the queue",
         ErrorCode::PayloadTooLarge => "; make the queue with a larger --payload-max",
         _ => "",

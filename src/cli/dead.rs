@@ -5,7 +5,7 @@ use super::connect::connect;
 use super::exit::Done;
 use super::job::{Page, print_changed, print_list};
 use super::report::ItemReport;
-use crate::{JobId, JobState};
+use crate::base::job::{JobId, JobState};
 use clap::{Args, Subcommand};
 
 /// Subcommands of `ackring dead`.

@@ -26,22 +26,34 @@ pub(crate) struct Failure {
 impl Failure {
     /// Exit code 1.
     pub(crate) fn refused(text: impl fmt::Display) -> Self {
-        Self { code: Code::Refused, text: text.to_string() }
+        Self {
+            code: Code::Refused,
+            text: text.to_string(),
+        }
     }
 
     /// Exit code 2.
     pub(crate) fn usage(text: impl fmt::Display) -> Self {
-        Self { code: Code::Usage, text: text.to_string() }
+        Self {
+            code: Code::Usage,
+            text: text.to_string(),
+        }
     }
 
     /// Exit code 3.
     pub(crate) fn no_connection(text: impl fmt::Display) -> Self {
-        Self { code: Code::NoConnection, text: text.to_string() }
+        Self {
+            code: Code::NoConnection,
+            text: text.to_string(),
+        }
     }
 
     /// The same failure, with what was being done in front of it.
     pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
-        Self { text: format!("{what}: {}", self.text), ..self }
+        Self {
+            text: format!("{what}: {}", self.text),
+            ..self
+        }
     }
 
     /// What the process exits with.
@@ -53,7 +65,13 @@ impl Failure {
 impl fmt::Display for Failure {
     /// The text on one line, whatever an underlying error put into it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, line) in self.text.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
+        for (index, line) in self
+            .text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .enumerate()
+        {
             f.write_str(if index == 0 { "" } else { " " })?;
             f.write_str(line)?;
         }
@@ -68,7 +86,9 @@ pub(crate) type Done = Result<(), Failure>;
 pub(crate) fn stdout_result(result: io::Result<()>) -> Done {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::refused(format!("cannot write to standard output: {error}"))),
+        Err(error) => Err(Failure::refused(format!(
+            "cannot write to standard output: {error}"
+        ))),
         Ok(()) => Ok(()),
     }
 }

@@ -6,8 +6,8 @@ use super::exit::{Done, Failure};
 use super::output::{self, Align, Table, printable};
 use super::report::{ItemReport, JobReport};
 use super::units::show_millis;
-use crate::limits::LIST_PAGE_MAX;
-use crate::{JobId, JobState, JobStatus};
+use crate::base::job::{JobId, JobState, JobStatus};
+use crate::base::limits::LIST_PAGE_MAX;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -17,7 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// Show one job: state, attempts, times, last error, result
-    #[command(after_help = "Examples:\n  ackring job get 0000000100000002\n  ackring job get 0000000100000002 --json")]
+    #[command(
+        after_help = "Examples:\n  ackring job get 0000000100000002\n  ackring job get 0000000100000002 --json"
+    )]
     Get(One),
     /// List a queue's jobs
     Ls(List),
@@ -101,17 +103,32 @@ pub(crate) fn run(global: &Global, job: Job) -> Done {
     match job {
         Job::Get(one) => {
             let status = connect(global)?.job(one.id)?;
-            if global.json { output::json(&JobReport::new(&status)) } else { output::line(&describe(&status)) }
+            if global.json {
+                output::json(&JobReport::new(&status))
+            } else {
+                output::line(&describe(&status))
+            }
         }
         Job::Ls(list) => print_list(global, &list.queue, list.state, &list.page),
         Job::Peek(peek) => {
             let jobs = connect(global)?.peek(&peek.queue, peek.limit)?;
             if global.json {
-                return output::json(&JobsReport { jobs: jobs.iter().map(JobReport::with_payload).collect(), next: None });
+                return output::json(&JobsReport {
+                    jobs: jobs.iter().map(JobReport::with_payload).collect(),
+                    next: None,
+                });
             }
-            let mut table = Table::new(&[("ID", Align::Left), ("PRIORITY", Align::Right), ("PAYLOAD", Align::Left)]);
+            let mut table = Table::new(&[
+                ("ID", Align::Left),
+                ("PRIORITY", Align::Right),
+                ("PAYLOAD", Align::Left),
+            ]);
             for job in &jobs {
-                table.row(vec![job.id.to_string(), job.priority.to_string(), printable(&job.payload, 120)]);
+                table.row(vec![
+                    job.id.to_string(),
+                    job.priority.to_string(),
+                    printable(&job.payload, 120),
+                ]);
             }
             table.print("no job is ready")
         }
@@ -143,7 +160,10 @@ pub(super) fn print_list(global: &Global, queue: &str, state: Option<JobState>, 
         next = part.next;
     }
     if global.json {
-        return output::json(&JobsReport { jobs: jobs.iter().map(JobReport::new).collect(), next });
+        return output::json(&JobsReport {
+            jobs: jobs.iter().map(JobReport::new).collect(),
+            next,
+        });
     }
     let mut table = Table::new(&[
         ("ID", Align::Left),
@@ -175,7 +195,12 @@ pub(super) fn print_list(global: &Global, queue: &str, state: Option<JobState>, 
 ///
 /// # Errors
 /// Exit code 1 when it took no effect on some of them.
-pub(super) fn print_changed(global: &Global, what: &'static str, count: usize, errors: &[ItemReport]) -> Done {
+pub(super) fn print_changed(
+    global: &Global,
+    what: &'static str,
+    count: usize,
+    errors: &[ItemReport],
+) -> Done {
     if global.json {
         let report = serde_json::json!({ what: count, "errors": errors });
         output::json(&report)?;
@@ -186,8 +211,15 @@ pub(super) fn print_changed(global: &Global, what: &'static str, count: usize, e
         return Ok(());
     }
     let texts: Vec<_> = errors.iter().take(5).map(ItemReport::text).collect();
-    let more = if errors.len() > texts.len() { format!(" and {} more", errors.len() - texts.len()) } else { String::new() };
-    Err(Failure::refused(format!("not {what}: {}{more}; see `ackring job get ID`", texts.join(", "))))
+    let more = if errors.len() > texts.len() {
+        format!(" and {} more", errors.len() - texts.len())
+    } else {
+        String::new()
+    };
+    Err(Failure::refused(format!(
+        "not {what}: {}{more}; see `ackring job get ID`",
+        texts.join(", ")
+    )))
 }
 
 /// One job on some lines of text.
@@ -216,8 +248,14 @@ fn describe(job: &JobStatus) -> String {
         ("payload", format!("{} bytes", job.payload_bytes)),
         ("meta", printable(&job.meta, 200)),
     ];
-    rows.push(("last error", printable(job.last_error.as_deref().unwrap_or_default(), 2_000)));
-    rows.push(("result", printable(job.result.as_deref().unwrap_or_default(), 2_000)));
+    rows.push((
+        "last error",
+        printable(job.last_error.as_deref().unwrap_or_default(), 2_000),
+    ));
+    rows.push((
+        "result",
+        printable(job.result.as_deref().unwrap_or_default(), 2_000),
+    ));
     let mut text = String::new();
     for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
         // Writing into a string cannot fail.
@@ -236,5 +274,7 @@ fn when(at_ms: u64, now_ms: u64) -> String {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -12,7 +12,9 @@ pub(crate) enum Log {
     #[command(after_help = "Examples:\n  ackring log verify ./ackring-data")]
     Verify(Directory),
     /// Print the records of a log, one a line
-    #[command(after_help = "Examples:\n  ackring log dump ./ackring-data\n  ackring log dump ./ackring-data --json | head")]
+    #[command(
+        after_help = "Examples:\n  ackring log dump ./ackring-data\n  ackring log dump ./ackring-data --json | head"
+    )]
     Dump(Directory),
 }
 

@@ -37,7 +37,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Parsed::Help(help)) => {
             // A pager that closed early has seen what it wanted.
             let _ = help.print();
-            return if help.use_stderr() { ExitCode::from(exit::Code::Usage as u8) } else { ExitCode::SUCCESS };
+            return if help.use_stderr() {
+                ExitCode::from(exit::Code::Usage as u8)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
         Ok(Parsed::Run(cli)) => dispatch(&cli.global, cli.command),
         Err(failure) => Err(failure),

@@ -8,13 +8,21 @@ use std::io::{self, Write};
 pub(crate) fn json(value: &impl Serialize) -> Done {
     let mut out = io::stdout().lock();
     let result = serde_json::to_writer(&mut out, value).map_err(io::Error::from);
-    stdout_result(result.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+    stdout_result(
+        result
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
 }
 
 /// Prints `text` and a line end.
 pub(crate) fn line(text: &str) -> Done {
     let mut out = io::stdout().lock();
-    stdout_result(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+    stdout_result(
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush()),
+    )
 }
 
 /// Says something to people on standard error. That it cannot be said is no reason to stop.
@@ -40,7 +48,10 @@ pub(crate) struct Table {
 impl Table {
     /// A table without rows.
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+        Self {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row of as many cells as there are columns.
@@ -60,7 +71,11 @@ impl Table {
 
     fn render(&self) -> String {
         let width = |index: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(index))
+                .map(|cell| cell.chars().count());
             cells.chain([self.columns[index].0.len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
@@ -84,8 +99,12 @@ impl Table {
 /// Bytes from a job as text for a terminal: one line, nothing that moves the cursor, at most `chars_max` long.
 pub(crate) fn printable(bytes: &[u8], chars_max: usize) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(chars_max * 4)]);
-    let mut shown: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars_max + 1).collect();
+    let mut shown: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(chars_max + 1)
+        .collect();
     if shown.chars().count() > chars_max {
         shown = shown.chars().take(chars_max.saturating_sub(1)).collect();
         shown.push('…');

@@ -3,11 +3,12 @@
 use super::args::Global;
 use super::connect::connect;
 use super::exit::{Done, Failure};
+use super::output;
 use super::report::QueueReport;
 use super::stats::table;
 use super::units::{self, show_bytes, show_millis};
-use super::output;
-use crate::{Backoff, Durability, JobState, QueueOptions, QueueStats};
+use crate::base::job::JobState;
+use crate::base::queue::{Backoff, Durability, QueueOptions, QueueStats};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -109,7 +110,10 @@ impl Create {
             (None, Backoff::Exponential { base_ms, cap_ms }) => {
                 let base_ms = self.backoff.unwrap_or(*base_ms);
                 // A base above the usual cap means that pauses do not grow, unless the cap is given too.
-                Backoff::Exponential { base_ms, cap_ms: self.backoff_cap.unwrap_or(base_ms.max(*cap_ms)) }
+                Backoff::Exponential {
+                    base_ms,
+                    cap_ms: self.backoff_cap.unwrap_or(base_ms.max(*cap_ms)),
+                }
             }
             (None, list) => list.clone(),
         };
@@ -125,7 +129,7 @@ impl Create {
             keep_finished: self.keep_finished.unwrap_or(defaults.keep_finished),
         };
         options.check().map_err(Failure::usage)?;
-        crate::check_queue_name(&self.name).map_err(Failure::usage)?;
+        crate::base::queue::check_queue_name(&self.name).map_err(Failure::usage)?;
         Ok(options)
     }
 }
@@ -153,7 +157,11 @@ pub(crate) fn run(global: &Global, queue: Queue) -> Done {
         Queue::Ls => list(global),
         Queue::Info(named) => {
             let stats = connect(global)?.queue_info(&named.name)?;
-            if global.json { output::json(&QueueReport::full(&stats)) } else { output::line(&describe(&stats)) }
+            if global.json {
+                output::json(&QueueReport::full(&stats))
+            } else {
+                output::line(&describe(&stats))
+            }
         }
         Queue::Create(create) => {
             let options = create.options()?;
@@ -169,7 +177,11 @@ pub(crate) fn run(global: &Global, queue: Queue) -> Done {
             done(global, "resumed", &named.name, None)
         }
         Queue::Purge(purge) => {
-            let states = if purge.state.is_empty() { &JobState::ALL[..] } else { &purge.state };
+            let states = if purge.state.is_empty() {
+                &JobState::ALL[..]
+            } else {
+                &purge.state
+            };
             let count = connect(global)?.purge_queue(&purge.name, states)?;
             done(global, "purged", &purge.name, Some(u64::from(count)))
         }
@@ -187,9 +199,12 @@ fn list(global: &Global) -> Done {
         struct Report {
             queues: Vec<QueueReport>,
         }
-        return output::json(&Report { queues: queues.iter().map(QueueReport::full).collect() });
+        return output::json(&Report {
+            queues: queues.iter().map(QueueReport::full).collect(),
+        });
     }
-    table(&queues).print("no queues yet; `ackring queue create NAME` or `ackring push NAME` makes the first one")
+    table(&queues)
+        .print("no queues yet; `ackring queue create NAME` or `ackring push NAME` makes the first one")
 }
 
 /// Says what was done to which queue.
@@ -202,7 +217,11 @@ fn done(global: &Global, what: &'static str, name: &str, jobs: Option<u64>) -> D
             #[serde(skip_serializing_if = "Option::is_none")]
             jobs: Option<u64>,
         }
-        return output::json(&Report { queue: name, done: what, jobs });
+        return output::json(&Report {
+            queue: name,
+            done: what,
+            jobs,
+        });
     }
     match jobs {
         Some(jobs) => output::line(&format!("{what} {jobs} jobs of {name}")),
@@ -215,22 +234,41 @@ fn describe(stats: &QueueStats) -> String {
     let (options, counts) = (&stats.options, &stats.counts);
     let backoff = match &options.backoff {
         Backoff::Exponential { base_ms, cap_ms } => {
-            format!("{}, doubling up to {}", show_millis(u64::from(*base_ms)), show_millis(u64::from(*cap_ms)))
+            format!(
+                "{}, doubling up to {}",
+                show_millis(u64::from(*base_ms)),
+                show_millis(u64::from(*cap_ms))
+            )
         }
-        Backoff::List(list) => {
-            list.iter().map(|delay| show_millis(u64::from(*delay))).collect::<Vec<_>>().join(", ")
-        }
+        Backoff::List(list) => list
+            .iter()
+            .map(|delay| show_millis(u64::from(*delay)))
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     let rows = [
-        ("queue", format!("{}{}", stats.name, if stats.paused { " (paused)" } else { "" })),
+        (
+            "queue",
+            format!("{}{}", stats.name, if stats.paused { " (paused)" } else { "" }),
+        ),
         ("durability", options.durability.to_string()),
         ("lease", show_millis(u64::from(options.lease_ms))),
         ("max attempts", options.max_attempts.to_string()),
         ("backoff", backoff),
-        ("capacity", format!("{} jobs, {}", options.capacity_jobs, show_bytes(options.capacity_bytes))),
+        (
+            "capacity",
+            format!(
+                "{} jobs, {}",
+                options.capacity_jobs,
+                show_bytes(options.capacity_bytes)
+            ),
+        ),
         ("payload limit", show_bytes(u64::from(options.payload_bytes_max))),
         ("dedupe window", show_millis(options.dedupe_window_ms)),
-        ("finished kept", format!("{} of up to {}", counts.kept, options.keep_finished)),
+        (
+            "finished kept",
+            format!("{} of up to {}", counts.kept, options.keep_finished),
+        ),
         (
             "now",
             format!(

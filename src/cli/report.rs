@@ -1,8 +1,8 @@
 //! Jobs and queues as JSON. The field names are what scripts depend on; they only ever grow.
 
+use crate::base::code::{ErrorCode, ItemError};
 use crate::base::job::{JobId, JobStatus};
 use crate::base::queue::{Backoff, QueueOptions, QueueStats};
-use crate::{ErrorCode, ItemError};
 use serde::Serialize;
 
 /// A queue's counters, as `stats` and `queue ls` list them.
@@ -59,7 +59,10 @@ impl QueueReport {
 
     /// Counters and options.
     pub(crate) fn full(stats: &QueueStats) -> Self {
-        Self { options: Some(OptionsReport::new(&stats.options)), ..Self::counters(stats) }
+        Self {
+            options: Some(OptionsReport::new(&stats.options)),
+            ..Self::counters(stats)
+        }
     }
 }
 
@@ -91,10 +94,13 @@ impl OptionsReport {
             lease_ms: options.lease_ms,
             max_attempts: options.max_attempts,
             backoff: match &options.backoff {
-                Backoff::Exponential { base_ms, cap_ms } => {
-                    BackoffReport::Exponential { base_ms: *base_ms, cap_ms: *cap_ms }
-                }
-                Backoff::List(list) => BackoffReport::List { list_ms: list.clone() },
+                Backoff::Exponential { base_ms, cap_ms } => BackoffReport::Exponential {
+                    base_ms: *base_ms,
+                    cap_ms: *cap_ms,
+                },
+                Backoff::List(list) => BackoffReport::List {
+                    list_ms: list.clone(),
+                },
             },
             capacity_jobs: options.capacity_jobs,
             capacity_bytes: options.capacity_bytes,
@@ -158,7 +164,10 @@ impl JobReport {
     /// As [`new`](Self::new), with the payload.
     pub(crate) fn with_payload(status: &JobStatus) -> Self {
         let payload = String::from_utf8_lossy(&status.payload).into_owned();
-        Self { payload: Some(payload), ..Self::new(status) }
+        Self {
+            payload: Some(payload),
+            ..Self::new(status)
+        }
     }
 }
 
@@ -176,7 +185,10 @@ impl ItemReport {
             .iter()
             .filter(|item| !is_success(item.code))
             .map(|item| Self {
-                id: ids.get(item.position as usize).map(JobId::to_string).unwrap_or_default(),
+                id: ids
+                    .get(item.position as usize)
+                    .map(JobId::to_string)
+                    .unwrap_or_default(),
                 code: item.code.name(),
             })
             .collect()
@@ -190,5 +202,5 @@ impl ItemReport {
 
 /// Whether what was asked for holds, even if it was not this request that made it so.
 pub(crate) fn is_success(code: ErrorCode) -> bool {
-    code.class() == crate::Class::Success
+    code.class() == crate::base::code::Class::Success
 }

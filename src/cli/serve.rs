@@ -4,9 +4,9 @@ use super::args::Global;
 use super::exit::{Done, Failure};
 use super::{output, units};
 use crate::base::limits;
+use crate::base::queue::{Durability, QueueOptions};
 use crate::engine::{EngineConfig, RecoverySummary};
 use crate::server::{Server, ServerConfig, Stopper};
-use crate::{Durability, QueueOptions};
 use clap::Args;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -99,7 +99,10 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
         segment_bytes: serve.segment_bytes,
         log_bytes_max: serve.log_bytes_max,
         memory_bytes_max: serve.memory_bytes_max,
-        queue_defaults: QueueOptions { durability: serve.durability, ..QueueOptions::default() },
+        queue_defaults: QueueOptions {
+            durability: serve.durability,
+            ..QueueOptions::default()
+        },
         salvage: serve.salvage,
     };
     // Before the log is read: a signal that comes meanwhile stops the server as soon as it runs.
@@ -125,8 +128,12 @@ fn listen_address(text: &str) -> Result<Option<SocketAddr>, Failure> {
     let resolved = text.to_socket_addrs().map(|mut addresses| addresses.next());
     match resolved {
         Ok(Some(address)) => Ok(Some(address)),
-        Ok(None) => Err(Failure::usage(format!("--listen {text}: that name has no address"))),
-        Err(error) => Err(Failure::usage(format!("--listen {text}: {error}; it is HOST:PORT or none"))),
+        Ok(None) => Err(Failure::usage(format!(
+            "--listen {text}: that name has no address"
+        ))),
+        Err(error) => Err(Failure::usage(format!(
+            "--listen {text}: {error}; it is HOST:PORT or none"
+        ))),
     }
 }
 
@@ -181,7 +188,17 @@ fn announce(
     recovered: &RecoverySummary,
     time: Duration,
 ) -> Done {
-    let RecoverySummary { queues, ready, scheduled, leased, dead, finished, records, torn, salvaged } = recovered;
+    let RecoverySummary {
+        queues,
+        ready,
+        scheduled,
+        leased,
+        dead,
+        finished,
+        records,
+        torn,
+        salvaged,
+    } = recovered;
     for what in salvaged {
         tracing::warn!("given up: {what}");
     }

@@ -6,7 +6,7 @@ use super::exit::Done;
 use super::output::{self, Align, Table};
 use super::report::QueueReport;
 use super::units::show_bytes;
-use crate::QueueStats;
+use crate::base::queue::QueueStats;
 use clap::Args;
 use serde::Serialize;
 
@@ -29,7 +29,9 @@ pub(crate) fn run(global: &Global, _stats: &Stats) -> Done {
         struct Report {
             queues: Vec<QueueReport>,
         }
-        return output::json(&Report { queues: queues.iter().map(QueueReport::counters).collect() });
+        return output::json(&Report {
+            queues: queues.iter().map(QueueReport::counters).collect(),
+        });
     }
     table(&queues).print("no queues yet; `ackring push QUEUE` makes the first one")
 }

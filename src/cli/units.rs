@@ -40,7 +40,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     millis(text).map(Duration::from_millis)
 }
 
-const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+const SIZES: [(&str, u64); 4] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
 
 /// Reads a size in bytes: a plain number, or one with `KiB`, `MiB`, `GiB` or `TiB`.
 ///
@@ -50,12 +55,17 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, factor) = SIZES
         .iter()
-        .find_map(|(suffix, factor)| text.strip_suffix(suffix).map(|number| (number.trim_end(), *factor)))
+        .find_map(|(suffix, factor)| {
+            text.strip_suffix(suffix)
+                .map(|number| (number.trim_end(), *factor))
+        })
         .unwrap_or((text, 1));
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a size is a number of bytes, or one with KiB, MiB, GiB or TiB, such as 64MiB".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "that is too large".to_owned())
+    let number: u64 = number.parse().map_err(|_| {
+        "a size is a number of bytes, or one with KiB, MiB, GiB or TiB, such as 64MiB".to_owned()
+    })?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "that is too large".to_owned())
 }
 
 /// As [`bytes`], for sizes that are counted in 32 bits.

@@ -9,8 +9,9 @@ use super::args::Global;
 use super::connect::connect_patiently;
 use super::exit::{Done, Failure};
 use super::{output, units};
-use crate::limits::{BATCH_JOBS_MAX, PRIORITIES};
-use crate::{Durability, JobId};
+use crate::base::job::JobId;
+use crate::base::limits::{BATCH_JOBS_MAX, PRIORITIES};
+use crate::base::queue::Durability;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use pipeline::{Pipeline, Tally};
@@ -86,7 +87,7 @@ pub(crate) struct Push {
 
 /// Pushes, and says how much and how fast; also when it failed half-way.
 pub(crate) fn run(global: &Global, push: Push) -> Done {
-    crate::check_queue_name(&push.queue).map_err(Failure::usage)?;
+    crate::base::queue::check_queue_name(&push.queue).map_err(Failure::usage)?;
     let client = connect_patiently(global)?;
     let queue = client.queue(&push.queue)?;
     let template = Template::new(&push);
@@ -125,7 +126,10 @@ pub(crate) fn run(global: &Global, push: Push) -> Done {
 
 fn push_all(pipeline: &mut Pipeline<'_>, push: &Push, ids: &mut Ids) -> Done {
     let mut source = Source::new(&push.files, push.whole);
-    let limits = BatchLimits { jobs: push.batch, bytes: BATCH_BYTES };
+    let limits = BatchLimits {
+        jobs: push.batch,
+        bytes: BATCH_BYTES,
+    };
     loop {
         let mut batch = pipeline.take_batch();
         let filled = source.fill(&mut batch, limits);
@@ -194,7 +198,11 @@ struct Report<'a> {
 
 fn report(global: &Global, push: &Push, tally: &Tally, time: Duration, ids: Option<Vec<String>>) -> Done {
     let seconds = time.as_secs_f64();
-    let jobs_per_s = if seconds > 0.0 { (tally.confirmed as f64 / seconds).round() } else { 0.0 };
+    let jobs_per_s = if seconds > 0.0 {
+        (tally.confirmed as f64 / seconds).round()
+    } else {
+        0.0
+    };
     if global.json {
         return output::json(&Report {
             queue: &push.queue,

@@ -3,9 +3,12 @@
 use super::progress::Progress;
 use super::source::Batch;
 use super::template::Template;
+use crate::base::batch::EnqueueBuilder;
+use crate::base::code::ErrorCode;
+use crate::base::job::JobId;
+use crate::base::queue::Durability;
 use crate::cli::exit::Failure;
 use crate::client::{Applied, Client, ClientError, Pending, QueueHandle};
-use crate::{Durability, EnqueueBuilder, ErrorCode, JobId};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -70,8 +73,11 @@ impl Pipeline<'_> {
         while self.flying.len() >= BATCHES_IN_FLIGHT {
             self.confirm_oldest(ids)?;
         }
-        self.template.encode(&batch, 0..batch.count(), &mut self.builder)?;
-        let pending = self.client.enqueue_start(self.queue, &self.builder, self.durability)?;
+        self.template
+            .encode(&batch, 0..batch.count(), &mut self.builder)?;
+        let pending = self
+            .client
+            .enqueue_start(self.queue, &self.builder, self.durability)?;
         self.flying.push_back(Flying { batch, pending });
         Ok(())
     }
@@ -91,11 +97,15 @@ impl Pipeline<'_> {
     }
 
     fn confirm_oldest(&mut self, ids: &mut IdSink<'_>) -> Result<(), Failure> {
-        let Some(Flying { batch, pending }) = self.flying.pop_front() else { return Ok(()) };
+        let Some(Flying { batch, pending }) = self.flying.pop_front() else {
+            return Ok(());
+        };
         let range = 0..batch.count();
         match pending.wait() {
             Ok(applied) => self.count(&batch, range, &applied, ids),
-            Err(error) if self.may_try_again(&error, batch.count()) => self.send_in_parts(&batch, error, ids)?,
+            Err(error) if self.may_try_again(&error, batch.count()) => {
+                self.send_in_parts(&batch, error, ids)?
+            }
             Err(error) => return Err(self.failed(&batch, range, error)),
         }
         self.spare.push(batch);
@@ -105,7 +115,12 @@ impl Pipeline<'_> {
     /// Sends a refused batch again once there is room, in parts small enough to fit into the room that there is.
     /// Batches behind it may go in first: whoever pushes into a full queue has its jobs in the order in which
     /// room was found for them.
-    fn send_in_parts(&mut self, batch: &Batch, why: ClientError, ids: &mut IdSink<'_>) -> Result<(), Failure> {
+    fn send_in_parts(
+        &mut self,
+        batch: &Batch,
+        why: ClientError,
+        ids: &mut IdSink<'_>,
+    ) -> Result<(), Failure> {
         let mut why = Some(why);
         let (mut start, mut size) = (0, batch.count());
         while start < batch.count() {
@@ -143,7 +158,10 @@ impl Pipeline<'_> {
     fn count(&mut self, batch: &Batch, range: Range<usize>, applied: &Applied, ids: &mut IdSink<'_>) {
         let count = |code| applied.items.iter().filter(|item| item.code == code).count() as u64;
         let conflicts = count(ErrorCode::KeyConflict);
-        let first_conflict = applied.items.iter().find(|item| item.code == ErrorCode::KeyConflict);
+        let first_conflict = applied
+            .items
+            .iter()
+            .find(|item| item.code == ErrorCode::KeyConflict);
         self.tally.confirmed += range.len() as u64 - conflicts;
         self.tally.duplicates += count(ErrorCode::Duplicate);
         self.tally.conflicts += conflicts;
@@ -163,7 +181,11 @@ impl Pipeline<'_> {
         }
         let first = batch.first() + range.start as u64;
         let last = batch.first() + range.end as u64 - 1;
-        let jobs = if first == last { format!("job {first}") } else { format!("jobs {first} to {last}") };
+        let jobs = if first == last {
+            format!("job {first}")
+        } else {
+            format!("jobs {first} to {last}")
+        };
         Failure::from(error).while_doing(format!("{jobs} of the input"))
     }
 }

@@ -56,8 +56,14 @@ impl Progress {
 /// Length of all files together, if all of them are plain files.
 fn input_bytes(files: &[PathBuf]) -> Option<u64> {
     let lengths = files.iter().map(|path| {
-        let metadata = if is_stdin(path) { None } else { std::fs::metadata(path).ok() };
-        metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+        let metadata = if is_stdin(path) {
+            None
+        } else {
+            std::fs::metadata(path).ok()
+        };
+        metadata
+            .filter(std::fs::Metadata::is_file)
+            .map(|metadata| metadata.len())
     });
     lengths.sum()
 }

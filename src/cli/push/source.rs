@@ -1,7 +1,7 @@
 //! Where jobs come from: lines of files and of standard input, or whole files. Memory stays bounded by the batch.
 
+use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::cli::exit::Failure;
-use crate::limits::PAYLOAD_BYTES_MAX;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
@@ -75,7 +75,13 @@ struct Open {
 impl Source {
     /// The files in their order, `-` being standard input; a job a line, or a job a file.
     pub(super) fn new(files: &[PathBuf], whole: bool) -> Self {
-        Self { rest: files.iter().rev().cloned().collect(), open: None, whole, jobs: 0, bytes: 0 }
+        Self {
+            rest: files.iter().rev().cloned().collect(),
+            open: None,
+            whole,
+            jobs: 0,
+            bytes: 0,
+        }
     }
 
     /// How many bytes were read so far.
@@ -99,7 +105,11 @@ impl Source {
             if batch.count() > 0 && open.reader.buffer().is_empty() {
                 break;
             }
-            let read = if self.whole { open.read_whole(batch) } else { open.read_line(batch) };
+            let read = if self.whole {
+                open.read_whole(batch)
+            } else {
+                open.read_line(batch)
+            };
             let ended = self.whole || matches!(read, Ok(None));
             match read {
                 Ok(None) => {}
@@ -140,11 +150,18 @@ impl Open {
         } else {
             Box::new(File::open(&path).map_err(|error| cannot_read(&path.display().to_string(), &error))?)
         };
-        Ok(Self { path, reader: BufReader::with_capacity(READ_AHEAD_BYTES, input) })
+        Ok(Self {
+            path,
+            reader: BufReader::with_capacity(READ_AHEAD_BYTES, input),
+        })
     }
 
     fn name(&self) -> String {
-        if is_stdin(&self.path) { "standard input".to_owned() } else { self.path.display().to_string() }
+        if is_stdin(&self.path) {
+            "standard input".to_owned()
+        } else {
+            self.path.display().to_string()
+        }
     }
 
     /// Appends a line without its end; `None` at the end of the file. Reads no more than shows it to be too long.
@@ -155,13 +172,21 @@ impl Open {
         if has_end {
             batch.bytes.pop();
         }
-        Ok((bytes > 0).then_some(Taken { bytes, payload_bytes: bytes - usize::from(has_end) }))
+        Ok((bytes > 0).then_some(Taken {
+            bytes,
+            payload_bytes: bytes - usize::from(has_end),
+        }))
     }
 
     /// Appends everything that is left.
     fn read_whole(&mut self, batch: &mut Batch) -> io::Result<Option<Taken>> {
-        let bytes = (&mut self.reader).take(u64::from(PAYLOAD_BYTES_MAX) + 1).read_to_end(&mut batch.bytes)?;
-        Ok(Some(Taken { bytes, payload_bytes: bytes }))
+        let bytes = (&mut self.reader)
+            .take(u64::from(PAYLOAD_BYTES_MAX) + 1)
+            .read_to_end(&mut batch.bytes)?;
+        Ok(Some(Taken {
+            bytes,
+            payload_bytes: bytes,
+        }))
     }
 }
 
@@ -178,7 +203,10 @@ fn cannot_read(name: &str, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
 
-    const SMALL: BatchLimits = BatchLimits { jobs: 2, bytes: 1_000 };
+    const SMALL: BatchLimits = BatchLimits {
+        jobs: 2,
+        bytes: 1_000,
+    };
 
     fn file(content: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -220,7 +248,10 @@ mod tests {
         let mut content = vec![b'x'; PAYLOAD_BYTES_MAX as usize];
         content.push(b'\n');
         let longest = file(&content);
-        assert_eq!(all(&mut Source::new(&[longest.path().to_owned()], false), SMALL).len(), 1);
+        assert_eq!(
+            all(&mut Source::new(&[longest.path().to_owned()], false), SMALL).len(),
+            1
+        );
         content[PAYLOAD_BYTES_MAX as usize] = b'x';
         let longer = file(&content);
         for whole in [false, true] {

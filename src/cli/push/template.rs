@@ -1,10 +1,10 @@
 //! What every job of one `push` is enqueued with.
 
-use super::source::Batch;
 use super::Push;
+use super::source::Batch;
+use crate::base::batch::{EnqueueBuilder, JobOptions};
+use crate::base::limits::KEY_BYTES_MAX;
 use crate::cli::exit::Failure;
-use crate::limits::KEY_BYTES_MAX;
-use crate::{EnqueueBuilder, JobOptions};
 use std::ops::Range;
 
 /// Options that all jobs share, and how their keys are made.
@@ -38,8 +38,14 @@ impl Template {
             max_attempts: push.max_attempts,
             meta: push.meta.clone().unwrap_or_default().into_bytes(),
             key: push.key.as_deref().map(|key| match key.split_once("{}") {
-                Some((before, after)) => Key { before: before.to_owned(), after: Some(after.to_owned()) },
-                None => Key { before: key.to_owned(), after: None },
+                Some((before, after)) => Key {
+                    before: before.to_owned(),
+                    after: Some(after.to_owned()),
+                },
+                None => Key {
+                    before: key.to_owned(),
+                    after: None,
+                },
             }),
         }
     }
@@ -48,7 +54,12 @@ impl Template {
     ///
     /// # Errors
     /// Wrong usage when two jobs would have the same key, or a key is too long.
-    pub(super) fn encode(&self, batch: &Batch, range: Range<usize>, into: &mut EnqueueBuilder) -> Result<(), Failure> {
+    pub(super) fn encode(
+        &self,
+        batch: &Batch,
+        range: Range<usize>,
+        into: &mut EnqueueBuilder,
+    ) -> Result<(), Failure> {
         into.clear();
         let options = JobOptions {
             priority: self.priority,
@@ -60,13 +71,21 @@ impl Template {
             ..JobOptions::default()
         };
         let Some(key) = &self.key else {
-            batch.payloads(range).for_each(|payload| into.push(payload, &options));
+            batch
+                .payloads(range)
+                .for_each(|payload| into.push(payload, &options));
             return Ok(());
         };
         let first = batch.first() + range.start as u64;
         for (number, payload) in (first..).zip(batch.payloads(range)) {
             let text = key.of(number)?;
-            into.push(payload, &JobOptions { key: text.as_bytes(), ..options });
+            into.push(
+                payload,
+                &JobOptions {
+                    key: text.as_bytes(),
+                    ..options
+                },
+            );
         }
         Ok(())
     }
@@ -85,7 +104,9 @@ impl Key {
             }
         };
         if text.len() > KEY_BYTES_MAX as usize {
-            return Err(Failure::usage(format!("the key `{text}` is longer than {KEY_BYTES_MAX} bytes")));
+            return Err(Failure::usage(format!(
+                "the key `{text}` is longer than {KEY_BYTES_MAX} bytes"
+            )));
         }
         Ok(text)
     }
@@ -97,11 +118,24 @@ mod tests {
 
     #[test]
     fn a_key_has_the_jobs_number_where_it_is_asked_for() {
-        let numbered = Key { before: "a-".to_owned(), after: Some("-z".to_owned()) };
+        let numbered = Key {
+            before: "a-".to_owned(),
+            after: Some("-z".to_owned()),
+        };
         assert_eq!(numbered.of(12).unwrap(), "a-12-z");
-        let single = Key { before: "a".to_owned(), after: None };
+        let single = Key {
+            before: "a".to_owned(),
+            after: None,
+        };
         assert_eq!(single.of(1).unwrap(), "a");
         assert!(single.of(2).unwrap_err().to_string().contains("{}"));
-        assert!(Key { before: "x".repeat(129), after: None }.of(1).is_err());
+        assert!(
+            Key {
+                before: "x".repeat(129),
+                after: None
+            }
+            .of(1)
+            .is_err()
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What the worker's threads share: which jobs it has, what runs, and whether it should stop.
 
 use super::child::Running;
-use crate::Token;
+use crate::base::job::Token;
 use crate::cli::exit::Failure;
 use crate::client::Delivery;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -141,7 +141,10 @@ impl Board {
             if held < runs_max {
                 return Some(runs_max - held);
             }
-            inner = self.for_fetcher.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .for_fetcher
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -149,7 +152,11 @@ impl Board {
     pub(super) fn pause(&self, time: Duration) {
         let inner = self.lock();
         let is_going = |inner: &mut Inner| inner.stop == Stop::No;
-        drop(self.for_fetcher.wait_timeout_while(inner, time, is_going).unwrap_or_else(PoisonError::into_inner));
+        drop(
+            self.for_fetcher
+                .wait_timeout_while(inner, time, is_going)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     /// Adds a run and has its leases kept, each extended when a third of `lease` is over.
@@ -159,7 +166,15 @@ impl Board {
         let id = inner.next_id;
         inner.next_id += 1;
         let tokens = jobs.iter().map(Delivery::token).collect();
-        inner.leases.insert(id, Lease { tokens, every, due: Instant::now() + every, is_settling: false });
+        inner.leases.insert(
+            id,
+            Lease {
+                tokens,
+                every,
+                due: Instant::now() + every,
+                is_settling: false,
+            },
+        );
         inner.waiting.push_back(Run { id, jobs });
         drop(inner);
         self.for_runners.notify_one();
@@ -187,7 +202,10 @@ impl Board {
             if inner.is_closed {
                 return None;
             }
-            inner = self.for_runners.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .for_runners
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -265,8 +283,14 @@ impl Board {
                 return Some(tokens);
             }
             let next = inner.leases.values().map(|lease| lease.due).min();
-            let time = next.map_or(Duration::from_secs(3_600), |next| next.saturating_duration_since(now));
-            inner = self.for_keeper.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner).0;
+            let time = next.map_or(Duration::from_secs(3_600), |next| {
+                next.saturating_duration_since(now)
+            });
+            inner = self
+                .for_keeper
+                .wait_timeout(inner, time)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 

@@ -64,7 +64,10 @@ impl Program {
         let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         command.args(arguments).envs(input.environment);
-        command.process_group(0).stdin(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped());
         if self.keep_stdout {
             command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
         }
@@ -126,18 +129,31 @@ fn feed(mut stdin: ChildStdin, payload: Vec<u8>) -> io::Result<()> {
         write();
         return Ok(());
     }
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(write).map(|_| ())
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(write)
+        .map(|_| ())
 }
 
 fn ended(status: ExitStatus, stderr: &str) -> Ended {
-    let or_else = |instead: String| if stderr.is_empty() { instead } else { stderr.to_owned() };
+    let or_else = |instead: String| {
+        if stderr.is_empty() {
+            instead
+        } else {
+            stderr.to_owned()
+        }
+    };
     match (status.code(), status.signal()) {
         (Some(0), _) => Ended::Well,
         (Some(EXIT_REJECT), _) => Ended::Rejected(or_else("rejected (exit code 65)".to_owned())),
         (Some(code), _) => Ended::Badly(or_else(format!("exit code {code}"))),
         (None, signal) => {
             let name = signal.map_or_else(|| "a signal".to_owned(), signal_name);
-            let more = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
+            let more = if stderr.is_empty() {
+                String::new()
+            } else {
+                format!(": {stderr}")
+            };
             Ended::Badly(format!("killed by {name}{more}"))
         }
     }
@@ -156,9 +172,19 @@ mod tests {
 
     fn run(script: &str, stdin: &[u8]) -> Ended {
         let command = ["sh", "-c", script].map(OsString::from).to_vec();
-        let program = Program { command, keep_stdout: true, quiet: true };
+        let program = Program {
+            command,
+            keep_stdout: true,
+            quiet: true,
+        };
         let environment = vec![("ACKRING_ATTEMPT", "7".to_owned())];
-        program.start(Input { stdin: stdin.to_vec(), environment }).unwrap().wait(|| {})
+        program
+            .start(Input {
+                stdin: stdin.to_vec(),
+                environment,
+            })
+            .unwrap()
+            .wait(|| {})
     }
 
     #[test]
@@ -167,8 +193,14 @@ mod tests {
         assert_eq!(run("echo no >&2; exit 65", b""), Ended::Rejected("no".to_owned()));
         assert_eq!(run("echo why >&2; exit 3", b""), Ended::Badly("why".to_owned()));
         assert_eq!(run("exit 3", b""), Ended::Badly("exit code 3".to_owned()));
-        assert_eq!(run("kill -9 $$", b""), Ended::Badly("killed by signal 9 (SIGKILL)".to_owned()));
-        assert_eq!(run("exit $ACKRING_ATTEMPT", b""), Ended::Badly("exit code 7".to_owned()));
+        assert_eq!(
+            run("kill -9 $$", b""),
+            Ended::Badly("killed by signal 9 (SIGKILL)".to_owned())
+        );
+        assert_eq!(
+            run("exit $ACKRING_ATTEMPT", b""),
+            Ended::Badly("exit code 7".to_owned())
+        );
     }
 
     #[test]
@@ -188,7 +220,11 @@ mod tests {
     #[test]
     fn what_is_left_running_does_not_hold_the_worker_up() {
         let command = ["sh", "-c", "sleep 600 & exit 0"].map(OsString::from).to_vec();
-        let program = Program { command, keep_stdout: true, quiet: true };
+        let program = Program {
+            command,
+            keep_stdout: true,
+            quiet: true,
+        };
         let running = program.start(Input::default()).unwrap();
         let group = rustix::process::Pid::from_child(&running.child);
         assert_eq!(running.wait(|| {}), Ended::Well);
@@ -198,7 +234,14 @@ mod tests {
     #[test]
     fn a_missing_command_is_told_before_anything_happens() {
         let command = vec![OsString::from("/nowhere/at/all")];
-        let program = Program { command, keep_stdout: false, quiet: true };
-        assert_eq!(program.start(Input::default()).err().unwrap().kind(), io::ErrorKind::NotFound);
+        let program = Program {
+            command,
+            keep_stdout: false,
+            quiet: true,
+        };
+        assert_eq!(
+            program.start(Input::default()).err().unwrap().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

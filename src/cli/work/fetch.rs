@@ -3,10 +3,10 @@
 use super::Work;
 use super::board::{Board, Stop};
 use super::settle::{is_passing, release};
+use crate::base::limits::{PAYLOAD_BYTES_MAX, RESERVE_JOBS_MAX};
 use crate::cli::exit::Failure;
 use crate::cli::output;
 use crate::client::{Client, ClientError, Delivery, QueueHandle, Reserve};
-use crate::limits::{PAYLOAD_BYTES_MAX, RESERVE_JOBS_MAX};
 use std::time::Duration;
 
 /// How long one reserve waits for a job. A stop is noticed after at most this.
@@ -70,7 +70,9 @@ impl<'a> Fetcher<'a> {
     fn take_all(&mut self) -> Result<End, ClientError> {
         let mut empty_looks = 0;
         while self.attempts_left > 0 {
-            let Some(runs) = self.board.wait_for_room(self.runs_max) else { return Ok(End::Stopped) };
+            let Some(runs) = self.board.wait_for_room(self.runs_max) else {
+                return Ok(End::Stopped);
+            };
             let jobs = match self.reserve(runs) {
                 Ok(jobs) => jobs,
                 Err(error) if is_passing(&error) => {
@@ -91,7 +93,11 @@ impl<'a> Fetcher<'a> {
                 }
             }
         }
-        Ok(if self.board.stopping() == Stop::No { End::Done } else { End::Stopped })
+        Ok(if self.board.stopping() == Stop::No {
+            End::Done
+        } else {
+            End::Stopped
+        })
     }
 
     fn reserve(&self, runs: usize) -> Result<Vec<Delivery>, ClientError> {

@@ -15,7 +15,7 @@ use super::args::Global;
 use super::connect::connect_patiently;
 use super::exit::{Done, Failure};
 use super::{output, units};
-use crate::limits::RESERVE_JOBS_MAX;
+use crate::base::limits::RESERVE_JOBS_MAX;
 use board::{Board, Tally};
 use child::Program;
 use clap::Args;
@@ -78,12 +78,16 @@ pub(crate) struct Work {
 
 /// Works until there is a reason to stop, and says what became of the jobs.
 pub(crate) fn run(global: &Global, work: Work) -> Done {
-    crate::check_queue_name(&work.queue).map_err(Failure::usage)?;
+    crate::base::queue::check_queue_name(&work.queue).map_err(Failure::usage)?;
     let client = connect_patiently(global)?;
     let queue = client.queue(&work.queue)?;
     let board = Board::new();
     let is_over = AtomicBool::new(false);
-    let program = Program { command: work.command.clone(), keep_stdout: global.json, quiet: work.quiet };
+    let program = Program {
+        command: work.command.clone(),
+        keep_stdout: global.json,
+        quiet: work.quiet,
+    };
     let fetcher = Fetcher::new(&client, &queue, &board, &work);
     thread::scope(|scope| -> Done {
         let signals = signals::watch(scope, &board)?;
@@ -108,7 +112,9 @@ pub(crate) fn run(global: &Global, work: Work) -> Done {
 
 fn join(board: &Board, thread: thread::ScopedJoinHandle<'_, ()>) {
     if thread.join().is_err() {
-        board.fail(Failure::refused("the worker has a bug and stopped early; jobs that it held come back"));
+        board.fail(Failure::refused(
+            "the worker has a bug and stopped early; jobs that it held come back",
+        ));
     }
 }
 
@@ -116,7 +122,14 @@ fn report(global: &Global, tally: &Tally) -> Done {
     if global.json {
         return output::json(tally);
     }
-    let Tally { attempts, acked, nacked, rejected, released, lost } = tally;
+    let Tally {
+        attempts,
+        acked,
+        nacked,
+        rejected,
+        released,
+        lost,
+    } = tally;
     // Standard output is the command's.
     output::note(&format!(
         "{attempts} attempts: {acked} acked, {nacked} nacked, {rejected} rejected, {lost} lost; {released} given back"

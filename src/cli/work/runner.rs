@@ -33,7 +33,11 @@ pub(super) fn run(client: &Client, board: &Board, program: &Program, is_batch: b
 }
 
 fn not_startable(program: &Program, error: &io::Error) -> Failure {
-    let name = program.command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = program
+        .command
+        .first()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
     let text = format!("cannot run `{name}`: {error}; no job was used up");
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Failure::usage(text),
@@ -54,10 +58,16 @@ fn input_of(jobs: &[Delivery], is_batch: bool) -> Result<Input, String> {
         }
     }
     let words = |word: fn(&Delivery) -> String| jobs.iter().map(word).collect::<Vec<_>>().join(" ");
-    input.environment.push(("ACKRING_JOB_ID", words(|job| job.id().to_string())));
-    input.environment.push(("ACKRING_ATTEMPT", words(|job| job.attempt().to_string())));
+    input
+        .environment
+        .push(("ACKRING_JOB_ID", words(|job| job.id().to_string())));
+    input
+        .environment
+        .push(("ACKRING_ATTEMPT", words(|job| job.attempt().to_string())));
     if let [first, rest @ ..] = jobs {
-        input.environment.push(("ACKRING_QUEUE", first.queue().to_owned()));
+        input
+            .environment
+            .push(("ACKRING_QUEUE", first.queue().to_owned()));
         let meta = String::from_utf8_lossy(first.meta());
         // An environment cannot hold a zero byte.
         if rest.is_empty() && !meta.is_empty() && !meta.contains('\0') {

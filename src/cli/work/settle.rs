@@ -2,12 +2,14 @@
 
 use super::board::{Board, Run, Stop};
 use super::child::Ended;
+use crate::base::batch::SettleBuilder;
+use crate::base::code::{ErrorCode, ItemError};
+use crate::base::job::Token;
+use crate::base::limits::BATCH_JOBS_MAX;
 use crate::cli::exit::Failure;
 use crate::cli::output;
 use crate::cli::report::is_success;
 use crate::client::{Client, ClientError, Delivery};
-use crate::limits::BATCH_JOBS_MAX;
-use crate::{ErrorCode, ItemError, SettleBuilder, Token};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -31,7 +33,10 @@ pub(super) fn settle_run(client: &Client, board: &Board, run: &Run, ended: &Ende
         Ok(items) => {
             let lost = lost_of(&run.jobs, &items);
             for token in &lost {
-                tell_lost(*token, "its lease had run out, so the outcome does not count; is --lease too short?");
+                tell_lost(
+                    *token,
+                    "its lease had run out, so the outcome does not count; is --lease too short?",
+                );
             }
             let settled = jobs - lost.len() as u64;
             board.finished(run, |tally| {
@@ -59,7 +64,10 @@ pub(super) fn release(client: &Client, board: &Board, jobs: &[Delivery]) {
         match settle(client, board, &batch) {
             Ok(items) => board.released((part.len() - lost_of(part, &items).len()) as u64),
             Err(error) => {
-                output::note(&format!("{} jobs come back only when their leases end: {error}", part.len()));
+                output::note(&format!(
+                    "{} jobs come back only when their leases end: {error}",
+                    part.len()
+                ));
             }
         }
     }
@@ -93,7 +101,10 @@ pub(super) fn is_passing(error: &ClientError) -> bool {
 /// The jobs on which the settlement took no effect.
 fn lost_of(jobs: &[Delivery], items: &[ItemError]) -> Vec<Token> {
     let failed = items.iter().filter(|item| !is_success(item.code));
-    failed.filter_map(|item| jobs.get(item.position as usize)).map(Delivery::token).collect()
+    failed
+        .filter_map(|item| jobs.get(item.position as usize))
+        .map(Delivery::token)
+        .collect()
 }
 
 fn tell_lost(token: Token, why: &str) {
@@ -107,11 +118,22 @@ pub(super) fn keep_leases(client: &Client, board: &Board, lease_ms: u32, is_over
             let mut batch = SettleBuilder::new();
             part.iter().for_each(|token| batch.extend(*token, lease_ms));
             // A server that is away keeps the leases to their ends; the next extension is due before.
-            let Ok(settled) = client.settle(&batch) else { continue };
-            for item in settled.items.iter().filter(|item| item.code == ErrorCode::LeaseLost) {
-                let Some(token) = part.get(item.position as usize) else { continue };
+            let Ok(settled) = client.settle(&batch) else {
+                continue;
+            };
+            for item in settled
+                .items
+                .iter()
+                .filter(|item| item.code == ErrorCode::LeaseLost)
+            {
+                let Some(token) = part.get(item.position as usize) else {
+                    continue;
+                };
                 if board.lost(*token) {
-                    tell_lost(*token, "its lease is over, and another worker may have the job; the command goes on");
+                    tell_lost(
+                        *token,
+                        "its lease is over, and another worker may have the job; the command goes on",
+                    );
                 }
             }
         }

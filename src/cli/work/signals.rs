@@ -15,12 +15,16 @@ pub(super) fn watch<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     board: &'env Board,
 ) -> Result<Handle, Failure> {
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT]).map_err(|error| Failure::refused(format!("cannot watch for signals: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Failure::refused(format!("cannot watch for signals: {error}")))?;
     let handle = signals.handle();
     scope.spawn(move || {
         for _ in signals.forever() {
-            let stop = if board.stopping() == Stop::No { Stop::Finish } else { Stop::Kill };
+            let stop = if board.stopping() == Stop::No {
+                Stop::Finish
+            } else {
+                Stop::Kill
+            };
             output::note(match stop {
                 Stop::Kill => "killing what runs",
                 _ => "finishing what runs; a second signal kills it",

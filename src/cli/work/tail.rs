@@ -35,23 +35,25 @@ pub(super) fn follow(mut stderr: ChildStderr, pass_on: bool) -> io::Result<Tail>
     let tail = Tail::default();
     tail.lock().is_open = true;
     let writer = tail.clone();
-    std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-        let mut buffer = [0; TAIL_BYTES_MAX];
-        loop {
-            let read = match stderr.read(&mut buffer) {
-                Ok(read) if read > 0 => &buffer[..read],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                _ => break,
-            };
-            if pass_on {
-                // Where this process's own standard error goes nowhere, so does the command's.
-                let _ = io::stderr().lock().write_all(read);
+    std::thread::Builder::new()
+        .name("stderr".to_owned())
+        .spawn(move || {
+            let mut buffer = [0; TAIL_BYTES_MAX];
+            loop {
+                let read = match stderr.read(&mut buffer) {
+                    Ok(read) if read > 0 => &buffer[..read],
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    _ => break,
+                };
+                if pass_on {
+                    // Where this process's own standard error goes nowhere, so does the command's.
+                    let _ = io::stderr().lock().write_all(read);
+                }
+                writer.lock().push(read);
             }
-            writer.lock().push(read);
-        }
-        writer.lock().is_open = false;
-        writer.0.closed.notify_all();
-    })?;
+            writer.lock().is_open = false;
+            writer.0.closed.notify_all();
+        })?;
     Ok(tail)
 }
 
