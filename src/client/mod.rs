@@ -21,6 +21,11 @@
 //! A thread behind the client reads, connects and keeps the connection alive (`keeper`); callers write their requests
 //! themselves (`outbox`) and sleep until the keeper brings the answer (`call`).
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "every call has a deadline, and this is where it is looked at"
+)]
+
 mod admin;
 mod answer;
 mod call;
