@@ -104,6 +104,12 @@ impl Client {
         matches!(self.shared.lock().phase, Phase::Connected)
     }
 
+    /// How many connections there have been. When it rises, leases taken before are on the server's grace time:
+    /// a worker that goes on with such jobs extends them now.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().connection
+    }
+
     /// Enqueues a batch. With a durability it is confirmed at that level at least, otherwise at the queue's.
     ///
     /// Look at `items` for keys that were known. Positions that are not listed there went through.
@@ -260,7 +266,7 @@ impl Client {
     }
 
     /// Settles and enqueues in one step: all of it, or with `STEP_REFUSED` nothing. `ids` are those of all jobs in
-    /// the order of the groups; positions in `items` count the settlements first.
+    /// the order of the groups, and `items` lists those whose keys were known.
     ///
     /// # Errors
     /// See [`ClientError`].
