@@ -44,7 +44,10 @@ fn run(directory: &std::path::Path) -> Result<(), Box<dyn Error>> {
         });
         workers.into_iter().map(|worker| worker.join().unwrap_or(0)).sum()
     });
-    println!("worked on {done} of them in {:?}, then waited in vain for more", started.elapsed());
+    println!(
+        "worked on {done} of them in {:?}, then waited in vain for more",
+        started.elapsed()
+    );
     println!("{:?}", numbers.stats()?.counts);
     Ok(())
 }

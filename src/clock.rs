@@ -16,8 +16,13 @@ impl Clock {
     /// Starts it at the present wall time.
     #[allow(clippy::disallowed_methods, reason = "this is where time enters")]
     pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        Self { started: Instant::now(), started_ms: wall }
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        Self {
+            started: Instant::now(),
+            started_ms: wall,
+        }
     }
 
     /// Milliseconds since the Unix epoch.

@@ -28,7 +28,8 @@ use crate::base::limits;
 use crate::base::queue::{Durability, QueueOptions, QueueStats};
 use crate::clock::Clock;
 use crate::engine::{
-    self, Confirmed, DeliveryHead, DeliverySink, EngineConfig, EnqueueReply, QueueId, RecoverySummary, RequestId,
+    self, Confirmed, DeliveryHead, DeliverySink, EngineConfig, EnqueueReply, QueueId, RecoverySummary,
+    RequestId,
 };
 use crate::log::OpenError;
 use parking_lot::{Condvar, Mutex};
@@ -76,8 +77,10 @@ impl Wakes {
     }
 }
 
-/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s. Dropping it stops the background threads and syncs the log; the directory is
-/// free again once its [`Queue`]s and [`Job`]s are dropped too.
+/// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s.
+///
+/// Dropping it stops the background threads, refuses further calls through its [`Queue`]s, and syncs the log; the
+/// directory is free again once its [`Queue`]s and [`Job`]s are dropped too.
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -91,7 +94,10 @@ impl Engine {
     /// The directory is in use by another engine, cannot be read, is of a newer format, or is damaged.
     pub fn open(directory: impl AsRef<Path>) -> Result<Engine, OpenError> {
         let directory = Some(directory.as_ref().to_owned());
-        Self::with(EngineConfig { directory, ..EngineConfig::default() })
+        Self::with(EngineConfig {
+            directory,
+            ..EngineConfig::default()
+        })
     }
 
     /// Opens an engine that keeps everything in memory only.
@@ -112,16 +118,28 @@ impl Engine {
         let wakes = Arc::new(Wakes::default());
         let waker = Arc::clone(&wakes);
         engine.set_waker(Arc::new(move |_, _, _| waker.wake()));
-        let shared = Arc::new(Shared { engine, clock, stopping: AtomicBool::new(false), wakes });
+        let shared = Arc::new(Shared {
+            engine,
+            clock,
+            stopping: AtomicBool::new(false),
+            wakes,
+        });
         let agents: [(&str, fn(&Shared)); 2] = [("ackring-timer", run_timer), ("ackring-log", run_log)];
         let threads = agents
             .into_iter()
             .filter_map(|(name, run)| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new().name(name.into()).spawn(move || run(&shared)).ok()
+                std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn(move || run(&shared))
+                    .ok()
             })
             .collect();
-        Ok(Engine { shared, threads, summary })
+        Ok(Engine {
+            shared,
+            threads,
+            summary,
+        })
     }
 
     /// What came back from the log at opening.
@@ -135,7 +153,10 @@ impl Engine {
     /// `INVALID_ARGUMENT` for a name that is none, `LIMIT_REACHED`, or what the log says.
     pub fn queue(&self, name: &str) -> Result<Queue, Refusal> {
         let id = self.shared.engine.open_queue(name, self.shared.clock.now_ms())?;
-        Ok(Queue { shared: Arc::clone(&self.shared), id })
+        Ok(Queue {
+            shared: Arc::clone(&self.shared),
+            id,
+        })
     }
 
     /// Makes a queue with these options.
@@ -144,9 +165,15 @@ impl Engine {
     /// As [`queue`](Self::queue), and `QUEUE_EXISTS` where it has other options.
     pub fn create_queue(&self, name: &str, options: &QueueOptions) -> Result<Queue, Refusal> {
         let now_ms = self.shared.clock.now_ms();
-        let (id, confirmed) = self.shared.engine.create_queue(name, options, RequestId::NONE, now_ms)?;
+        let (id, confirmed) = self
+            .shared
+            .engine
+            .create_queue(name, options, RequestId::NONE, now_ms)?;
         self.shared.wait(confirmed)?;
-        Ok(Queue { shared: Arc::clone(&self.shared), id })
+        Ok(Queue {
+            shared: Arc::clone(&self.shared),
+            id,
+        })
     }
 
     /// The status of a job; finished ones for as long as their queue keeps them.
@@ -186,7 +213,7 @@ impl Drop for Engine {
             let _ = thread.join();
         }
         // A log that failed was reported to whoever waited for it; drop has nobody to tell.
-        let _ = self.shared.engine.sync();
+        let _ = self.shared.engine.close();
     }
 }
 
@@ -223,7 +250,9 @@ impl Shared {
         builder.write_to(&mut bytes);
         let batch = SettleBatch::parse(builder.count(), &bytes)?;
         let mut items = Vec::new();
-        let confirmed = self.engine.settle(&batch, RequestId::NONE, self.clock.now_ms(), &mut items)?;
+        let confirmed = self
+            .engine
+            .settle(&batch, RequestId::NONE, self.clock.now_ms(), &mut items)?;
         self.wait(confirmed)?;
         Ok(items.first().copied())
     }
@@ -254,9 +283,10 @@ impl Queue {
         jobs.push(payload, options);
         let reply = self.enqueue_batch(&jobs)?;
         match reply.items.first() {
-            Some(item) if item.code != ErrorCode::Duplicate => {
-                Err(Refusal::new(item.code, "the key was used for a job with another body; use another key"))
-            }
+            Some(item) if item.code != ErrorCode::Duplicate => Err(Refusal::new(
+                item.code,
+                "the key was used for a job with another body; use another key",
+            )),
             _ => Ok(JobId(reply.ids[0])),
         }
     }
@@ -272,7 +302,9 @@ impl Queue {
         let mut reply = EnqueueReply::default();
         let now_ms = self.shared.clock.now_ms();
         let confirmed =
-            self.shared.engine.enqueue(self.id, &batch, None, RequestId::NONE, now_ms, &mut reply)?;
+            self.shared
+                .engine
+                .enqueue(self.id, &batch, None, RequestId::NONE, now_ms, &mut reply)?;
         self.shared.wait(confirmed)?;
         Ok(reply)
     }
@@ -292,7 +324,10 @@ impl Queue {
     pub fn reserve_batch(&self, jobs_max: usize, wait: Duration) -> Result<Vec<Job>, Refusal> {
         let shared = &self.shared;
         let until_ms = shared.clock.now_ms() + wait.as_millis() as u64;
-        let mut found = Jobs { shared, jobs: Vec::new() };
+        let mut found = Jobs {
+            shared,
+            jobs: Vec::new(),
+        };
         loop {
             let seen = shared.wakes.count.load(Ordering::SeqCst);
             // Announced before the look: whoever publishes a job behind it will wake us. The mark is never
@@ -303,7 +338,9 @@ impl Queue {
             }
             let now_ms = shared.clock.now_ms();
             let confirmed =
-                shared.engine.reserve(&[self.id], jobs_max, 0, RequestId::NONE, now_ms, &mut found)?;
+                shared
+                    .engine
+                    .reserve(&[self.id], jobs_max, 0, RequestId::NONE, now_ms, &mut found)?;
             if !found.jobs.is_empty() {
                 shared.wait(confirmed)?;
                 return Ok(found.jobs);
@@ -340,7 +377,12 @@ impl DeliverySink for Jobs<'_> {
     }
 
     fn push(&mut self, head: &DeliveryHead, body: &[u8]) {
-        self.jobs.push(Job { shared: Arc::clone(self.shared), head: *head, body: body.into(), settled: false });
+        self.jobs.push(Job {
+            shared: Arc::clone(self.shared),
+            head: *head,
+            body: body.into(),
+            settled: false,
+        });
     }
 }
 
@@ -425,7 +467,10 @@ impl Job {
     /// As [`ack`](Self::ack).
     pub fn extend(&self, lease: Duration) -> Result<(), Refusal> {
         let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX).max(1);
-        check(self.shared.settle(|batch| batch.extend(self.head.token, lease_ms))?)
+        check(
+            self.shared
+                .settle(|batch| batch.extend(self.head.token, lease_ms))?,
+        )
     }
 
     fn finish(mut self, build: impl FnOnce(&mut SettleBuilder, Token)) -> Result<(), Refusal> {
@@ -445,7 +490,14 @@ impl Drop for Job {
 
 fn check(item: Option<ItemError>) -> Result<(), Refusal> {
     match item {
-        None | Some(ItemError { code: ErrorCode::AlreadySettled, .. }) => Ok(()),
-        Some(item) => Err(Refusal::new(item.code, "the lease ran out and the job was given back; drop your result")),
+        None
+        | Some(ItemError {
+            code: ErrorCode::AlreadySettled,
+            ..
+        }) => Ok(()),
+        Some(item) => Err(Refusal::new(
+            item.code,
+            "the lease ran out and the job was given back; drop your result",
+        )),
     }
 }

@@ -8,7 +8,7 @@
 mod log_common;
 
 use ackring::limits::{SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS};
-use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Room};
+use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Room, inspect};
 use log_common::{
     NOW_MS, OwnedRecord, append, durable_config, file_of, flip_bit, open, open_reported, overwrite,
     segment_files, snapshot,
@@ -195,7 +195,7 @@ fn a_missing_segment_is_refused_and_salvage_goes_on_without_it() {
     drop(log);
     std::fs::remove_file(lost).unwrap();
     let error = refusal(&directory);
-    assert!(error.to_string().contains("missing"), "{error}");
+    assert!(error.to_string().contains("gone"), "{error}");
     let (log, records) = open(LogConfig {
         salvage: true,
         ..durable_config(&directory)
@@ -225,7 +225,12 @@ fn a_segment_header_that_cannot_be_read_is_refused_and_set_aside_by_salvage() {
         salvage: true,
         ..durable_config(&directory)
     }));
-    assert!(!file.exists() && file.with_extension("segment.damaged").exists());
+    assert!(file.with_extension("segment.damaged").exists());
+    assert_eq!(
+        std::fs::read(&file).unwrap().len(),
+        SEGMENT_BYTES_MIN as usize,
+        "a spare takes its place"
+    );
     open(durable_config(&directory));
 }
 
@@ -338,6 +343,74 @@ fn what_a_crash_left_half_made_is_removed() {
     std::fs::write(&unfinished, b"half").unwrap();
     open(durable_config(&directory));
     assert!(!unfinished.exists());
+}
+
+#[test]
+fn the_oldest_segment_missing_is_noticed_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append_until(&log, 4);
+    drop(log);
+    std::fs::remove_file(file_of(directory.path(), LogPosition::new(1, 0))).unwrap();
+    let error = refusal(&directory);
+    assert!(
+        error.to_string().contains("00000001.segment") && error.to_string().contains("gone"),
+        "{error}"
+    );
+    let (log, _) = open(LogConfig {
+        salvage: true,
+        ..durable_config(&directory)
+    });
+    append(&log, 1, 0);
+    drop(log);
+    open(durable_config(&directory));
+}
+
+#[test]
+fn inspecting_tells_everything_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    let count = append_until(&log, 3);
+    assert!(matches!(
+        inspect(directory.path(), &mut |_| ()),
+        Err(OpenError::Locked { .. })
+    ));
+    log.close(NOW_MS).unwrap();
+    drop(log);
+    let before = snapshot(directory.path());
+    let mut seen = 0;
+    let report = inspect(directory.path(), &mut |_| seen += 1).unwrap();
+    assert_eq!(
+        (report.records, seen, report.corruptions.len()),
+        (count, count, 0)
+    );
+    assert_eq!(
+        report.segments.iter().map(|segment| segment.records).sum::<u64>(),
+        count
+    );
+    assert_eq!(
+        report
+            .segments
+            .iter()
+            .map(|segment| segment.sequence)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert_eq!(report.segment_bytes, SEGMENT_BYTES_MIN);
+    assert_eq!(snapshot(directory.path()), before);
+    flip_bit(directory.path(), LogPosition::new(2, 500));
+    let report = inspect(directory.path(), &mut |_| ()).unwrap();
+    assert_eq!(report.corruptions.len(), 1);
+    assert_eq!(
+        report.corruptions[0].path,
+        file_of(directory.path(), LogPosition::new(2, 0))
+    );
+    let nowhere = directory.path().join("nowhere");
+    assert!(matches!(
+        inspect(&nowhere, &mut |_| ()),
+        Err(OpenError::Io { .. })
+    ));
+    assert!(!nowhere.exists());
 }
 
 /// A power cut takes the contents of segments that were prepared but not synced; the headers stay.

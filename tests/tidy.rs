@@ -1,6 +1,9 @@
 //! Holds the house to `ARCHITECTURE.md`: layers, where unsafe code may stand, sizes of files, words that must not
 //! be in the tree. There is no list of exceptions.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +19,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["base"]),
     ("client", &["base", "wire"]),
     ("server", &["base", "clock", "log", "engine", "wire"]),
-    ("cli", &["base", "clock", "log", "engine", "wire", "client", "server"]),
+    (
+        "cli",
+        &["base", "clock", "log", "engine", "wire", "client", "server"],
+    ),
 ];
 
 /// The only files with unsafe code.
@@ -33,7 +39,9 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(folder) else { continue };
+        let Ok(entries) = fs::read_dir(folder) else {
+            continue;
+        };
         for entry in entries.map(Result::unwrap) {
             let path = entry.path();
             if path.is_dir() && path.file_name().unwrap() != "target" {
@@ -54,7 +62,13 @@ fn name(path: &Path) -> String {
 /// The room that a source file belongs to; `None` for `lib.rs` and `main.rs`, which wire the rooms together.
 fn room(path: &Path) -> Option<String> {
     let inside = path.strip_prefix(root().join("src")).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
     let room = first.trim_end_matches(".rs").to_owned();
     (!["lib", "main"].contains(&room.as_str())).then_some(room)
 }
@@ -63,7 +77,11 @@ fn room(path: &Path) -> Option<String> {
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let end = text.find("\nmod tests {").unwrap_or(text.len());
-    text[..end].lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    text[..end]
+        .lines()
+        .map(|line| line.split("//").next().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -75,7 +93,10 @@ fn imports_point_only_downward() {
             panic!("{} is in no room of the house", name(&path));
         };
         for piece in code(&path).split("crate::").skip(1) {
-            let target: String = piece.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let target: String = piece
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
             let is_room = LAYERS.iter().any(|(layer, _)| *layer == target);
             if is_room && target != room && !allowed.contains(&target.as_str()) {
                 wrong.push(format!("{} imports {target}", name(&path)));
@@ -93,10 +114,15 @@ fn imports_point_only_downward() {
 fn unsafe_code_stands_only_where_the_architecture_says() {
     for path in files("src", "rs") {
         let code = code(&path);
-        let has_unsafe = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+        let has_unsafe =
+            code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
         let may = UNSAFE_FILES.contains(&name(&path).as_str());
         assert!(!has_unsafe || may, "{} has unsafe code", name(&path));
-        assert!(may || !code.contains("allow(unsafe_code"), "{} allows unsafe code", name(&path));
+        assert!(
+            may || !code.contains("allow(unsafe_code"),
+            "{} allows unsafe code",
+            name(&path)
+        );
     }
 }
 
@@ -115,11 +141,22 @@ fn no_file_has_outgrown_its_noun() {
 #[test]
 fn nothing_is_left_for_later_in_the_tree() {
     // Put together here so that this file does not find itself.
-    let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["XX", "X"].concat()];
-    for path in ["src", "tests", "benches", "clients", "examples"].into_iter().flat_map(|folder| files(folder, "rs")) {
+    let words = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["XX", "X"].concat(),
+    ];
+    for path in ["src", "tests", "benches", "clients", "examples"]
+        .into_iter()
+        .flat_map(|folder| files(folder, "rs"))
+    {
         let text = fs::read_to_string(&path).unwrap();
         for word in &words {
-            assert!(!text.contains(word.as_str()), "{} has {word}; what is open is in the issues", name(&path));
+            assert!(
+                !text.contains(word.as_str()),
+                "{} has {word}; what is open is in the issues",
+                name(&path)
+            );
         }
     }
 }
@@ -128,10 +165,19 @@ fn nothing_is_left_for_later_in_the_tree() {
 fn every_room_is_on_the_architecture_page() {
     let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for (layer, allowed) in LAYERS {
-        let imports = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{layer}` |")));
+        let imports = if allowed.is_empty() {
+            "nothing".to_owned()
+        } else {
+            allowed.join(", ")
+        };
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{layer}` |")));
         let row = row.unwrap_or_else(|| panic!("{layer} has no row in the table of rooms"));
-        assert!(row.contains(&format!("| {imports} |")), "row of {layer}: expected `{imports}` in {row}");
+        assert!(
+            row.contains(&format!("| {imports} |")),
+            "row of {layer}: expected `{imports}` in {row}"
+        );
     }
     for file in UNSAFE_FILES {
         assert!(page.contains(file), "{file} is not named");

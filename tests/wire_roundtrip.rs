@@ -220,17 +220,17 @@ proptest! {
     #[test]
     fn reserve_and_subscribe(queues in vec(any::<u32>(), 1..64), others in vec(any::<u32>(), 64), wait: u16) {
         let fields =
-            compose::ReserveFields { number: 9, max_jobs: 500, wait_ms: 1, max_bytes: 7, lease_ms: 8 };
+            compose::ReserveFields { number: 9, max_jobs: 500, wait_ms: 1_000, max_bytes: 7, lease_ms: 8 };
         let mut out = Vec::new();
         compose::reserve(&mut out, 3, &fields, &queues);
         let Request::Reserve(read) = decode(&out) else { panic!() };
-        prop_assert_eq!((read.number, read.max_jobs, read.wait_ms, read.max_bytes, read.lease_ms), (9, 500, 1, 7, 8));
+        prop_assert_eq!((read.number, read.max_jobs, read.wait_ms, read.max_bytes, read.lease_ms), (9, 500, 1_000, 7, 8));
         prop_assert_eq!(read.queues.iter().map(|q| q.get()).collect::<Vec<_>>(), queues.clone());
         compose::set_queues(&mut out, &others[..queues.len()]);
-        compose::set_wait(&mut out, u32::from(wait));
+        compose::shorten_wait(&mut out, u32::from(wait));
         let Request::Reserve(read) = decode(&out) else { panic!() };
         prop_assert!(read.queues.iter().zip(&others).all(|(q, other)| q.get() == *other));
-        prop_assert_eq!(read.wait_ms, u32::from(wait));
+        prop_assert_eq!(read.wait_ms, u32::from(wait).min(1_000));
 
         let mut out = Vec::new();
         compose::subscribe(&mut out, 3, 100, 200, 300, &queues);

@@ -63,11 +63,7 @@ impl Engine {
         let (volatile, _) = Log::open(volatile_config, now_ms, &mut |_| {})?;
         recovery.raise(report.note_max as u32);
         recovery.resolve_keys(now_ms);
-        let mut salvaged: Vec<String> = report
-            .salvaged
-            .iter()
-            .map(|part| format!("{}: {}", part.position, part.reason))
-            .collect();
+        let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
         salvaged.append(&mut recovery.senseless);
         let mut summary = RecoverySummary {
             records: recovery.records,

@@ -39,7 +39,8 @@ pub(super) struct FoundSegment {
     pub(super) len: u64,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+/// Wraps what the system answered in what was being done.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path, source }
 }
@@ -200,11 +201,21 @@ fn write_zeros(mut file: &File, len: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// What the cache holds clean may never have reached the disk: a sync that failed leaves such pages behind. What
+/// is judged must be what the disk has. (Dirty pages stay; they are synced before the log is used.)
+fn forget_clean_pages(file: &File, bytes: Option<u64>) {
+    // Best effort: not every file system knows the advice, and one that does not is not worse off.
+    let _ = rustix::fs::fadvise(
+        file,
+        0,
+        bytes.and_then(std::num::NonZeroU64::new),
+        Advice::DontNeed,
+    );
+}
+
 fn read_header(number: u32, path: PathBuf) -> Result<FoundSegment, OpenError> {
     let file = File::open(&path).map_err(failed("open", &path))?;
-    // What the cache holds clean may never have reached the disk: a sync that failed leaves such pages behind.
-    // Judge what the disk has. (Dirty pages stay; they are synced before the log is used.)
-    let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+    forget_clean_pages(&file, Some(4096));
     let len = file.metadata().map_err(failed("look at", &path))?.len();
     let mut bytes = [0u8; SEGMENT_HEADER_LEN];
     let header = match file.read_exact_at(&mut bytes, 0) {
@@ -212,6 +223,9 @@ fn read_header(number: u32, path: PathBuf) -> Result<FoundSegment, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => SegmentHeader::parse(&[]),
         Err(error) => return Err(failed("read", &path)(error)),
     };
+    if header.as_ref().is_ok_and(|header| !header.is_spare()) {
+        forget_clean_pages(&file, None);
+    }
     Ok(FoundSegment {
         number,
         path,

@@ -1,6 +1,5 @@
 //! What can go wrong with a log, in words that say where and what to do.
 
-use crate::log::position::LogPosition;
 use std::io;
 use std::path::PathBuf;
 
@@ -93,8 +92,22 @@ pub enum LogError {
 /// A place where the log is not what it was, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corruption {
-    /// Where it begins.
-    pub position: LogPosition,
+    /// The file (the directory when whole segments are missing).
+    pub path: PathBuf,
+    /// Where in the file it begins.
+    pub offset: u64,
     /// What is wrong there.
     pub reason: String,
+}
+
+impl std::fmt::Display for Corruption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} at byte {}: {}",
+            self.path.display(),
+            self.offset,
+            self.reason
+        )
+    }
 }

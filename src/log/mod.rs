@@ -3,6 +3,8 @@
 mod dir;
 mod error;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
+mod examine;
+mod inspect;
 mod log;
 mod open;
 mod position;
@@ -18,6 +20,7 @@ mod sync;
 pub mod tail;
 
 pub use error::{Corruption, LogError, OpenError};
+pub use inspect::{InspectReport, InspectedSegment, inspect};
 pub use log::{Claim, Log, LogConfig, Pin, Room, SegmentInfo};
 pub use open::RecoveryReport;
 pub use position::LogPosition;

@@ -49,8 +49,10 @@ pub struct SegmentHeader {
     pub segment_bytes: U32,
     /// Random number of the log; every segment of a directory carries the same.
     pub log_id: [u8; 16],
+    /// Highest number of a segment file of the log when this was written.
+    pub files: U32,
     /// Zero.
-    pub reserved: [u8; 16],
+    pub reserved: [u8; 12],
 }
 
 /// Why a segment header cannot be used.
@@ -62,9 +64,22 @@ pub(crate) enum HeaderFlaw {
     Damaged(&'static str),
 }
 
+/// What the headers of a log have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogShape {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) segment_bytes: u32,
+    pub(crate) files: u32,
+}
+
 impl SegmentHeader {
+    /// The header of a segment that holds no part of the log.
+    pub(crate) fn spare(shape: LogShape) -> Self {
+        Self::new(0, 0, 0, shape)
+    }
+
     /// A header with its checksum.
-    pub(crate) fn new(sequence: u32, epoch: u32, boot: u32, segment_bytes: u32, log_id: [u8; 16]) -> Self {
+    pub(crate) fn new(sequence: u32, epoch: u32, boot: u32, shape: LogShape) -> Self {
         let mut header = Self {
             magic: MAGIC,
             version: U32::new(FORMAT_VERSION),
@@ -72,9 +87,10 @@ impl SegmentHeader {
             sequence: U32::new(sequence),
             epoch: U32::new(epoch),
             boot: U32::new(boot),
-            segment_bytes: U32::new(segment_bytes),
-            log_id,
-            reserved: [0; 16],
+            segment_bytes: U32::new(shape.segment_bytes),
+            log_id: shape.log_id,
+            files: U32::new(shape.files),
+            reserved: [0; 12],
         };
         header.crc = U32::new(header.checksum());
         header
@@ -400,7 +416,16 @@ mod tests {
 
     #[test]
     fn a_later_version_is_told_from_damage() {
-        let mut header = SegmentHeader::new(1, 2, 1, 65536, [7; 16]);
+        let mut header = SegmentHeader::new(
+            1,
+            2,
+            1,
+            LogShape {
+                log_id: [7; 16],
+                segment_bytes: 65536,
+                files: 9,
+            },
+        );
         assert_eq!(SegmentHeader::parse(header.as_bytes()), Ok(header));
         header.version = U32::new(FORMAT_VERSION + 1);
         assert_eq!(

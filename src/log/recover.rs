@@ -8,7 +8,6 @@
 //! middle) unless a record behind it knew that the log was on the disk beyond the range's beginning. `FORMAT.md`
 //! has the table.
 
-use crate::log::error::Corruption;
 use crate::log::position::LogPosition;
 use crate::log::record::{
     BadRange, CheckedRecord, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_LOG_FIRST, KIND_START, RecordFlaw,
@@ -60,11 +59,18 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
 }
 
+/// A place where something is damaged or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    pub(crate) position: LogPosition,
+    pub(crate) reason: &'static str,
+}
+
 /// What recovery concludes.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// Not empty: the log must be refused, unless it is to be salvaged.
-    pub(crate) corruptions: Vec<Corruption>,
+    pub(crate) flaws: Vec<Flaw>,
     /// Every bad range of the kept segments, for the next boot's list.
     pub(crate) accepted: Vec<BadRange>,
     /// Bad ranges accepted now for the first time, as harmless.
@@ -287,13 +293,13 @@ impl Recovery {
         for (range, reason) in bad {
             verdict.accepted.push(range);
             if !is_listed(&range) {
-                verdict.corruptions.push(Corruption {
+                verdict.flaws.push(Flaw {
                     position: range.start,
-                    reason: reason.to_owned(),
+                    reason,
                 });
             }
         }
-        verdict.corruptions.sort_by_key(|corruption| corruption.position);
+        verdict.flaws.sort_by_key(|flaw| flaw.position);
         verdict.accepted.sort_by_key(|range| range.start);
         verdict.accepted.dedup();
         verdict.accepted.retain(|range| range.start < self.kept.end);

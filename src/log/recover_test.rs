@@ -3,13 +3,18 @@
 use crate::base::crc::crc32c;
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_MARK, KIND_START, RecordHeader, RecordMeta,
+    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_MARK, KIND_START, LogShape, RecordHeader, RecordMeta,
     SegmentHeader, StartBody, commit_word,
 };
 use crate::log::recover::{Recovery, Verdict};
 use zerocopy::IntoBytes;
 
 const SEGMENT_BYTES: usize = 4096;
+const SHAPE: LogShape = LogShape {
+    log_id: [1; 16],
+    segment_bytes: SEGMENT_BYTES as u32,
+    files: 9,
+};
 const BODY_LEN: usize = 32;
 /// A record of these tests.
 const RECORD_LEN: u32 = (HEADER_LEN + BODY_LEN) as u32;
@@ -23,7 +28,7 @@ struct Image {
 
 impl Image {
     fn new(sequence: u32, boot: u32) -> Self {
-        let header = SegmentHeader::new(sequence, 1000 + sequence, boot, SEGMENT_BYTES as u32, [1; 16]);
+        let header = SegmentHeader::new(sequence, 1000 + sequence, boot, SHAPE);
         let mut bytes = vec![0xAA; SEGMENT_BYTES];
         bytes[..DATA_START as usize].copy_from_slice(header.as_bytes());
         Self {
@@ -129,7 +134,7 @@ fn judge(images: &[Image]) -> (Verdict, Vec<LogPosition>) {
 #[track_caller]
 fn accepted(images: &[Image], records: usize, holes: usize, torn_tail: bool) -> Verdict {
     let (verdict, positions) = judge(images);
-    assert_eq!(verdict.corruptions, []);
+    assert_eq!(verdict.flaws, []);
     assert_eq!(
         (positions.len(), verdict.holes.len(), verdict.torn_tail),
         (records, holes, torn_tail)
@@ -141,11 +146,11 @@ fn accepted(images: &[Image], records: usize, holes: usize, torn_tail: bool) -> 
 #[track_caller]
 fn refused(images: &[Image], position: LogPosition, reason: &str) {
     let (verdict, _) = judge(images);
-    let [corruption] = &verdict.corruptions[..] else {
-        panic!("{:?}", verdict.corruptions)
+    let [flaw] = &verdict.flaws[..] else {
+        panic!("{:?}", verdict.flaws)
     };
-    assert_eq!(corruption.position, position);
-    assert!(corruption.reason.contains(reason), "{}", corruption.reason);
+    assert_eq!(flaw.position, position);
+    assert!(flaw.reason.contains(reason), "{}", flaw.reason);
 }
 
 #[test]
@@ -363,7 +368,7 @@ fn a_hole_may_reach_over_the_end_of_a_segment() {
 #[test]
 fn records_of_an_earlier_use_of_the_file_are_not_resurrected() {
     let mut used_before = Image::new(1, 1);
-    used_before.header = SegmentHeader::new(1, 77, 1, SEGMENT_BYTES as u32, [1; 16]);
+    used_before.header = SegmentHeader::new(1, 77, 1, SHAPE);
     let used_before = used_before.fill();
     let mut image = Image::boot(2, 1, LogPosition::NONE, &[]).job();
     let at = image.at as usize;

@@ -1,6 +1,6 @@
 //! One segment: its memory, its file, and who still needs it.
 
-use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::position::LogPosition;
 use crate::log::record::{
     CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
@@ -18,6 +18,8 @@ pub(super) struct Segment {
     /// Number in the file's name, from 1.
     pub(super) number: u32,
     epoch: AtomicU32,
+    /// Its pages may not be resident: it was mapped by this start and not used since.
+    is_cold: AtomicBool,
     /// End of the last record; `u32::MAX` while it may still grow.
     used: AtomicU32,
     pub(super) holders: CachePadded<Holders>,
@@ -28,12 +30,13 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// A retired segment over `region`.
-    pub(super) fn new(number: u32, region: Region) -> Self {
+    /// A retired segment over `region`; `is_cold` when its pages may not be resident.
+    pub(super) fn new(number: u32, region: Region, is_cold: bool) -> Self {
         Self {
             region,
             number,
             epoch: AtomicU32::new(0),
+            is_cold: AtomicBool::new(is_cold),
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
             live: CachePadded::new(AtomicU64::new(0)),
@@ -146,6 +149,16 @@ impl Segment {
             header,
             body: &bytes[HEADER_LEN..],
         })
+    }
+
+    /// Makes the pages resident if they may not be.
+    pub(super) fn warm(&self) -> io::Result<()> {
+        // Relaxed: only the keeper of the spares asks.
+        if self.is_cold.swap(false, Ordering::Relaxed) {
+            self.region.populate()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes a segment header and, for a file, waits until it is on the disk.

@@ -10,7 +10,9 @@ use crate::log::dir::is_disk_full;
 use crate::log::error::LogError;
 use crate::log::log::{Log, Room};
 use crate::log::position::LogPosition;
-use crate::log::record::{DATA_START, HEADER_LEN, KIND_START, RecordMeta, SegmentHeader, StartBody};
+use crate::log::record::{
+    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,
+};
 use crate::log::region::Region;
 use crate::log::segment::Segment;
 use std::collections::VecDeque;
@@ -202,10 +204,13 @@ impl Log {
         };
         let sequence = keeper.next_sequence;
         let segment = self.segments.by_number(number);
-        let result = self.new_header(sequence).and_then(|header| {
-            segment.write_header(&header, self.directory.is_some())?;
-            Ok(header)
-        });
+        let result = self
+            .new_header(sequence, keeper.next_number - 1)
+            .and_then(|header| {
+                segment.warm()?;
+                segment.write_header(&header, self.directory.is_some())?;
+                Ok(header)
+            });
         let header = result.map_err(|error| self.poison("prepare a segment", &error))?;
         segment.assign(&header);
         self.segments.install(sequence, number);
@@ -216,24 +221,22 @@ impl Log {
         Ok(())
     }
 
-    fn new_header(&self, sequence: u32) -> io::Result<SegmentHeader> {
+    fn new_header(&self, sequence: u32, files: u32) -> io::Result<SegmentHeader> {
         let epoch = loop {
             let epoch = getrandom::u32().map_err(io::Error::other)?;
             if epoch != 0 {
                 break epoch;
             }
         };
-        Ok(SegmentHeader::new(
-            sequence,
-            epoch,
-            self.boot,
-            self.segment_bytes,
-            self.log_id,
-        ))
+        Ok(SegmentHeader::new(sequence, epoch, self.boot, self.shape(files)))
     }
 
-    fn spare_header(&self) -> SegmentHeader {
-        SegmentHeader::new(0, 0, 0, self.segment_bytes, self.log_id)
+    fn shape(&self, files: u32) -> LogShape {
+        LogShape {
+            log_id: self.log_id,
+            segment_bytes: self.segment_bytes,
+            files,
+        }
     }
 
     /// Makes a new segment and returns its number; it is in no list yet.
@@ -255,7 +258,7 @@ impl Log {
         space.retry_ms = now_ms + limits::DISK_FULL_RETRY_MS;
         let result = match made {
             Ok(region) => {
-                self.segments.add(Segment::new(number, region));
+                self.segments.add(Segment::new(number, region, false));
                 keeper.next_number += 1;
                 space.existing += 1;
                 Ok(number)
@@ -274,7 +277,11 @@ impl Log {
         let Some(directory) = &self.directory else {
             return Region::anonymous(len);
         };
-        let file = directory.create(number, self.segment_bytes, &self.spare_header())?;
+        let file = directory.create(
+            number,
+            self.segment_bytes,
+            &SegmentHeader::spare(self.shape(number)),
+        )?;
         let region = Region::of_file(&file, len)?;
         region.populate()?;
         Ok(region)
@@ -303,7 +310,8 @@ impl Log {
                 Ordering::Release,
             );
             if self.directory.is_some() {
-                let written = segment.write_header(&self.spare_header(), true);
+                let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
+                let written = segment.write_header(&header, true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
             }
             keeper.oldest += 1;

@@ -259,7 +259,9 @@ fn put_handles(places: &mut [u8], queues: &[u32]) {
     }
 }
 
-/// Writes another wait into a RESERVE that was composed before, in milliseconds.
-pub fn set_wait(frame: &mut [u8], wait_ms: u32) {
-    frame[28..32].copy_from_slice(&wait_ms.to_le_bytes());
+/// Cuts the wait of a RESERVE that was composed before down to `wait_ms`, in milliseconds.
+pub fn shorten_wait(frame: &mut [u8], wait_ms: u32) {
+    if let Some(place) = frame[28..].first_chunk_mut() {
+        *place = wait_ms.min(u32::from_le_bytes(*place)).to_le_bytes();
+    }
 }

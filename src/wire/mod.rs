@@ -12,6 +12,7 @@ pub mod response;
 
 mod fields;
 mod job;
+mod parse;
 mod queue;
 
 pub use decoder::{BadFrame, FrameDecoder, Frames};
