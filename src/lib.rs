@@ -35,6 +35,8 @@ pub mod engine;
 pub mod log;
 #[cfg(feature = "engine")]
 pub mod ring;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 
