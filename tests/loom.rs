@@ -9,6 +9,8 @@
 
 #[path = "loom/log.rs"]
 mod log;
+#[path = "loom/eventcount.rs"]
+mod eventcount;
 #[path = "loom/ring.rs"]
 mod ring;
 #[path = "loom/slots.rs"]
