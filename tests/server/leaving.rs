@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, config, start_with, texts};
 use ackring::server::ServerConfig;
-use ackring::wire::compose;
+use ackring::wire::{compose, response};
 use ackring::{ErrorCode, QueueOptions, Token};
 
 #[test]
@@ -71,7 +71,7 @@ fn an_extension_after_the_disconnect_saves_the_lease() {
     let server = start_with(
         None,
         ServerConfig {
-            grace_ms: 300,
+            grace_ms: 1_000,
             ..config()
         },
     );
@@ -81,7 +81,14 @@ fn an_extension_after_the_disconnect_saves_the_lease() {
     worker.enqueue(queue, &["job", "second"]);
     let held = worker.reserve(&[queue], 1, 0);
     let unsaved = worker.reserve(&[queue], 1, 0);
+    let lease_end_ms = |peer: &mut Peer| {
+        let reply = peer.call(|out, c| compose::job_get(out, c, held[0].token.id));
+        response::decode_job(reply.ok()).unwrap().at_ms
+    };
+    let before_ms = lease_end_ms(&mut other);
     drop(worker);
+    // The server has noticed as soon as the lease is shorter.
+    while lease_end_ms(&mut other) == before_ms {}
     other.settle(|batch| batch.extend(held[0].token, 3_600_000));
     // The other job comes back when the grace is over; by then this one would have, too.
     let back = other.reserve(&[queue], 2, 600_000);

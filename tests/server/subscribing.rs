@@ -115,10 +115,10 @@ fn two_subscribers_on_two_reactors_share_the_work() {
     // Each has a window of one, so that both must be woken for both to be handed out.
     for round in 0..100 {
         producer.enqueue(queue, &["a", "b"]);
-        for worker in &mut workers {
-            let jobs = collect(worker, 1);
-            worker.ack(&jobs);
+        let held: Vec<_> = workers.iter_mut().map(|worker| collect(worker, 1)).collect();
+        for (worker, jobs) in workers.iter_mut().zip(held) {
             assert_eq!(jobs[0].token.attempt, 1, "round {round}");
+            worker.ack(&jobs);
         }
     }
 }
