@@ -11,6 +11,8 @@
 mod ring;
 #[path = "loom/slots.rs"]
 mod slots;
+#[path = "loom/log.rs"]
+mod log;
 
 /// Explores `body` with at most that many preemptions, and says how much that was.
 fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {

@@ -224,7 +224,7 @@ impl Claim<'_> {
     pub fn commit(mut self, kind: u8, flags: u8, now_ms: u64, live: u32) -> LogPosition {
         assert!(kind < KIND_LOG_FIRST, "kinds from 0xF0 on are the log's own");
         if live > 0 {
-            self.segment.retain(u64::from(live));
+            self.segment.live.retain(u64::from(live));
         }
         self.publish(kind, flags, now_ms)
     }
@@ -396,7 +396,7 @@ impl Log {
     #[inline]
     pub fn retain(&self, position: LogPosition, jobs: u32) {
         match self.segments.by_sequence(position.sequence()) {
-            Some(segment) => segment.retain(u64::from(jobs)),
+            Some(segment) => segment.live.retain(u64::from(jobs)),
             None => debug_assert!(false, "retain in a segment that is gone: {position}"),
         }
     }
@@ -405,7 +405,7 @@ impl Log {
     #[inline]
     pub fn release(&self, position: LogPosition, jobs: u32) {
         match self.segments.by_sequence(position.sequence()) {
-            Some(segment) => segment.release(u64::from(jobs)),
+            Some(segment) => segment.live.release(u64::from(jobs)),
             None => debug_assert!(false, "release in a segment that is gone: {position}"),
         }
     }
@@ -471,7 +471,7 @@ impl Log {
         });
         Some(SegmentInfo {
             sequence,
-            live: segment.live(),
+            live: segment.live.count(),
             bytes_used,
             sealed: end.is_some(),
         })

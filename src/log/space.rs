@@ -327,7 +327,7 @@ impl Log {
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
     /// disk has what the segment's jobs rely on now.
     fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
-        if segment.live() != 0 {
+        if segment.live.count() != 0 {
             return false;
         }
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
@@ -338,7 +338,7 @@ impl Log {
         };
         // Looked at again: a record committed after the first look has added its jobs before its commit word,
         // and the walk that passed it has seen that word.
-        passed.sequence() > sequence && segment.live() == 0 && self.durable() >= segment.barrier()
+        passed.sequence() > sequence && segment.live.count() == 0 && self.durable() >= segment.barrier()
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.
