@@ -5,6 +5,7 @@
 //! queue that keeps up. The background agent runs on its own thread, as in a server.
 #![cfg(not(loom))]
 #![allow(
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
     clippy::unwrap_used,
     reason = "a benchmark that cannot go on should panic where it stands"
 )]

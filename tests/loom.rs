@@ -7,12 +7,14 @@
     reason = "a model that cannot go on should panic where it stands"
 )]
 
+#[path = "loom/eventcount.rs"]
+mod eventcount;
+#[path = "loom/log.rs"]
+mod log;
 #[path = "loom/ring.rs"]
 mod ring;
 #[path = "loom/slots.rs"]
 mod slots;
-#[path = "loom/log.rs"]
-mod log;
 
 /// Explores `body` with at most that many preemptions, and says how much that was.
 fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {

@@ -20,7 +20,7 @@ Examples:
 /// A job queue: takes jobs, hands them out under leases, and has them all again after a crash.
 #[derive(Debug, Parser)]
 #[command(name = "ackring", version, after_help = AFTER_HELP, propagate_version = true)]
-#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(subcommand_required = true)]
 pub(crate) struct Cli {
     /// How to reach a server and how to answer.
     #[command(flatten)]
@@ -96,9 +96,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Par
     match parsed {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp
-            | ErrorKind::DisplayVersion
-            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Parsed::Help(error)),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Parsed::Help(error)),
             _ => Err(Failure::usage(one_line(&error, &arguments))),
         },
     }

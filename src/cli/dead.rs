@@ -31,6 +31,7 @@ pub(crate) struct List {
 
 /// Arguments of `ackring dead redrive`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").args(["all", "ids"]).required(true))]
 #[command(after_help = "\
 Examples:
   ackring dead redrive mail --all
@@ -41,13 +42,13 @@ pub(crate) struct Redrive {
     #[arg(value_name = "QUEUE")]
     queue: String,
     /// All its dead jobs
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     all: bool,
     /// With --all: no more than so many
     #[arg(long, value_name = "N", requires = "all", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// These jobs
-    #[arg(value_name = "ID", required_unless_present = "all")]
+    #[arg(value_name = "ID")]
     ids: Vec<JobId>,
 }
 

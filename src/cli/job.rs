@@ -8,10 +8,10 @@ use super::report::{ItemReport, JobReport};
 use super::units::show_millis;
 use crate::base::job::{JobId, JobState, JobStatus};
 use crate::base::limits::LIST_PAGE_MAX;
+use crate::clock::Clock;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Subcommands of `ackring job`.
 #[derive(Debug, Subcommand)]
@@ -274,7 +274,5 @@ fn when(at_ms: u64, now_ms: u64) -> String {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+    Clock::start().now_ms()
 }

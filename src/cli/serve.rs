@@ -6,7 +6,8 @@ use super::{output, units};
 use crate::base::limits;
 use crate::base::queue::{Durability, QueueOptions};
 use crate::engine::{EngineConfig, RecoverySummary};
-use crate::server::{Server, ServerConfig, Stopper};
+use crate::log::OpenError;
+use crate::server::{Server, ServerConfig, StartError, Stopper};
 use clap::Args;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -109,7 +110,7 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
     let signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| Failure::refused(format!("cannot watch for signals: {error}")))?;
     let start = Instant::now();
-    let (server, recovered) = Server::open(engine, config).map_err(Failure::refused)?;
+    let (server, recovered) = Server::open(engine, config).map_err(not_started)?;
     let watching = stop_on_signal(signals, server.stopper())?;
     let listening = Listening {
         tcp: server.local_addr().map(|address| address.to_string()),
@@ -119,6 +120,18 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
     let ended = server.wait();
     watching.close();
     ended.map_err(Failure::refused)
+}
+
+/// Why the server did not start, with the flag that would change it where there is one.
+fn not_started(error: StartError) -> Failure {
+    let hint = match &error {
+        StartError::Engine(OpenError::Corrupt { .. }) => "; that is `ackring serve --salvage`".to_owned(),
+        StartError::Engine(OpenError::SegmentSize { found, .. }) => {
+            format!("; that is `ackring serve --segment-bytes {found}`")
+        }
+        _ => String::new(),
+    };
+    Failure::refused(format!("{error}{hint}"))
 }
 
 fn listen_address(text: &str) -> Result<Option<SocketAddr>, Failure> {

@@ -24,6 +24,8 @@ pub struct Slab {
     slots: u32,
     free: SlotPool,
     generation_high: AtomicU32,
+    /// Generations below this may have been used in any slot before the last start, without a trace.
+    generation_floor: u32,
 }
 
 impl Slab {
@@ -34,6 +36,7 @@ impl Slab {
             slots,
             free: SlotPool::new(slots),
             generation_high: AtomicU32::new(0),
+            generation_floor: 0,
         }
     }
 
@@ -80,6 +83,8 @@ impl Slab {
             || old.generation() == 0 && is_newer(high, generation)
         {
             generation = high;
+        } else if is_newer(self.generation_floor, generation) {
+            generation = self.generation_floor;
         }
         // 0 means "never used": ids with it do not exist.
         let word = StateWord::new(
@@ -122,6 +127,7 @@ impl Slab {
             fresh_from,
         );
         self.free = free;
+        self.generation_floor = generation_high;
         self.generation_high.store(generation_high, Ordering::Relaxed);
     }
 }
