@@ -20,6 +20,8 @@ mod peer;
 mod queues;
 #[path = "server/stopping.rs"]
 mod stopping;
+#[path = "server/stress.rs"]
+mod stress;
 #[path = "server/subscribing.rs"]
 mod subscribing;
 #[path = "server/waiting.rs"]
