@@ -137,7 +137,8 @@ impl Create {
 /// Arguments of `ackring queue purge`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --state all jobs go: ready, scheduled, leased, dead, and the finished ones that are still kept.
+Without --state all jobs go that are not finished: scheduled, ready, leased and dead ones. They are cancelled, and
+can be looked at as long as the queue keeps finished jobs; naming done, cancelled or expired forgets those.
 
 Examples:
   ackring queue purge mail
@@ -150,6 +151,14 @@ pub(crate) struct Purge {
     #[arg(long, value_name = "STATE,…", value_delimiter = ',', value_parser = super::job::state)]
     state: Vec<JobState>,
 }
+
+/// What is purged unless the arguments say otherwise.
+const UNFINISHED: [JobState; 4] = [
+    JobState::Scheduled,
+    JobState::Ready,
+    JobState::Leased,
+    JobState::Dead,
+];
 
 /// Runs one of the subcommands.
 pub(crate) fn run(global: &Global, queue: Queue) -> Done {
@@ -178,7 +187,7 @@ pub(crate) fn run(global: &Global, queue: Queue) -> Done {
         }
         Queue::Purge(purge) => {
             let states = if purge.state.is_empty() {
-                &JobState::ALL[..]
+                &UNFINISHED[..]
             } else {
                 &purge.state
             };
