@@ -4,14 +4,16 @@
 //! is a [`Change`] with the job's fields as they will be.
 
 use super::finish::Finished;
-use super::journal::{self, ChangeEntry, ChangeHead, DoneEntry, Kind, NUMBERED, Prelude};
+use super::journal::{self, ChangeEntry, ChangeHead, DoneEntry, Kind, NUMBERED, Prelude, RefusedEntry};
 use super::queue::{Event, QueueId};
-use super::replay::RequestId;
+use super::replay::{Applied, RequestId};
 use super::slot::{Fields, Phase, QUEUED, RESULT, Slot, StateWord, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Engine, retry};
+use crate::base::code::ItemError;
 use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
+use crate::base::sync::{Ordering, fence};
 use crate::log::{Claim, LogError, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -48,11 +50,32 @@ pub(super) struct ChangeSet<'a> {
     /// Plain acks: slot and word before.
     pub(super) done: SmallVec<[(u32, StateWord); 32]>,
     pub(super) changes: SmallVec<[Change<'a>; 2]>,
+    /// Positions of the request that were refused; logged with a numbered request, so that its answer can be made
+    /// again.
+    pub(super) refused: SmallVec<[RefusedEntry; 0]>,
 }
 
 impl ChangeSet<'_> {
     pub(super) fn is_empty(&self) -> bool {
         self.done.is_empty() && self.changes.is_empty()
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.done.clear();
+        self.changes.clear();
+        self.refused.clear();
+    }
+
+    /// Notes what a numbered request was refused.
+    pub(super) fn note_refused(&mut self, request: RequestId, items: &[ItemError]) {
+        if request.is_numbered() {
+            self.refused.extend(items.iter().map(|item| RefusedEntry {
+                position: U32::new(item.position),
+                code: U16::new(item.code as u16),
+                reserved: U16::ZERO,
+            }));
+        }
     }
 
     /// Whether this very set has taken the slot: the same job twice in one batch.
@@ -179,15 +202,38 @@ pub(super) fn change_entry(word: StateWord, phase: Phase, fields: &Fields) -> Ch
 pub(super) struct Logged {
     /// The record's header; none where nothing was logged.
     pub(super) at: LogPosition,
-    /// Its end.
+    /// Its end in the durable log.
     pub(super) end: Option<LogPosition>,
+    /// Whether it stands in the volatile log.
+    pub(super) volatile: bool,
+}
+
+impl Logged {
+    /// Nothing was logged.
+    pub(super) const NOTHING: Logged = Logged {
+        at: LogPosition::NONE,
+        end: None,
+        volatile: true,
+    };
+
+    /// As the session remembers it.
+    pub(super) fn applied(self) -> Applied {
+        Applied {
+            position: self.at,
+            volatile: self.volatile,
+        }
+    }
 }
 
 impl Engine {
     /// Length of the set's Change body.
     pub(super) fn change_len(&self, set: &ChangeSet<'_>) -> usize {
         let (done, changes, notes) = set.logged();
-        size_of::<ChangeHead>() + done * size_of::<DoneEntry>() + changes * size_of::<ChangeEntry>() + notes
+        size_of::<ChangeHead>()
+            + done * size_of::<DoneEntry>()
+            + changes * size_of::<ChangeEntry>()
+            + notes
+            + set.refused.len() * size_of::<RefusedEntry>()
     }
 
     /// Writes the set's Change body and notes where the notes will stand.
@@ -196,6 +242,8 @@ impl Engine {
         let head = ChangeHead {
             done: U32::new(done as u32),
             changes: U32::new(changes as u32),
+            refused: U32::new(set.refused.len() as u32),
+            reserved: U32::ZERO,
         };
         claim.put(head.as_bytes());
         for (slot, word) in set.done.iter().filter(|(_, word)| !word.has(VOLATILE)) {
@@ -226,6 +274,7 @@ impl Engine {
                 note_at = note_at.plus(journal::note_len(note, change.to == Phase::Done) as u32);
             }
         }
+        claim.put(set.refused.as_bytes());
     }
 
     /// Logs a set in one record; volatile jobs only leave their notes, in the volatile log.
@@ -237,14 +286,17 @@ impl Engine {
     ) -> Result<Logged, LogError> {
         self.put_volatile_notes(set, now_ms)?;
         let (done, changes, _) = set.logged();
-        if done + changes == 0 {
-            return Ok(Logged {
-                at: LogPosition::NONE,
-                end: None,
-            });
-        }
         let prelude = Prelude::len_for(request);
-        let mut claim = self.durable.claim(prelude + self.change_len(set), Room::Settle)?;
+        // Volatile jobs alone are told of only where the answer may have to be made again.
+        let volatile = done + changes == 0;
+        if volatile && (prelude == 0 || set.is_empty()) {
+            return Ok(Logged::NOTHING);
+        }
+        // Release: who reads the log's tail behind this record finds the jobs taken (see `copy_job`).
+        fence(Ordering::Release);
+        let mut claim = self
+            .log(volatile)
+            .claim(prelude + self.change_len(set), Room::Settle)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
@@ -257,7 +309,11 @@ impl Engine {
             now_ms,
             0,
         );
-        Ok(Logged { at, end: Some(end) })
+        Ok(Logged {
+            at,
+            end: (!volatile).then_some(end),
+            volatile,
+        })
     }
 
     /// Error texts and results of volatile jobs need a home too.
@@ -310,7 +366,7 @@ impl Engine {
         if word.phase() == Phase::Ready && slot.exchange(word, word.with(QUEUED)).is_ok() {
             let fields = slot.fields();
             if let Some(queue) = self.registry.get(QueueId(fields.queue)) {
-                queue.push_ready(&self.pool, fields.priority, &[number]);
+                queue.put_front(fields.priority, number);
                 self.wake(queue, 1);
             }
         }
@@ -367,7 +423,7 @@ impl Engine {
                 if change.to == Phase::Expired {
                     queue.counters.count(Event::Expired, 1);
                 }
-                if change.cause == Cause::Failure || change.cause == Cause::LeaseExpiry {
+                if matches!(change.cause, Cause::Failure | Cause::LeaseExpiry | Cause::Release) {
                     event.into_iter().for_each(|event| queue.counters.count(event, 1));
                 }
                 let own = if matches!(change.cause, Cause::Ack | Cause::Cancel) {

@@ -40,7 +40,12 @@ pub enum Verdict {
     /// Not seen within the window.
     Fresh,
     /// Seen with the same body: this is the first job.
-    Duplicate(JobId),
+    Duplicate {
+        /// Its id.
+        first: JobId,
+        /// Whether it is logged.
+        logged: bool,
+    },
     /// Seen with another body.
     Conflict,
 }
@@ -51,7 +56,10 @@ impl Keys {
         match self.known.get(key) {
             Some(known) if known.expires_ms > now_ms => {
                 if known.body_hash == body_hash {
-                    Verdict::Duplicate(known.id)
+                    Verdict::Duplicate {
+                        first: known.id,
+                        logged: known.sequence != 0,
+                    }
                 } else {
                     Verdict::Conflict
                 }
@@ -150,14 +158,17 @@ impl Dedupe {
     }
 
     /// Hands out every unexpired key that only segments up to `sequence` tell of, and counts it from
-    /// `logged_from` on as told of there.
-    pub fn needing(
+    /// `logged_from` on as told of there, if `emit` did so.
+    ///
+    /// # Errors
+    /// The first error of `emit`.
+    pub fn needing<E>(
         &self,
         sequence: u32,
         logged_from: u32,
         now_ms: u64,
-        mut emit: impl FnMut(QueueId, &[u8], &Known),
-    ) {
+        mut emit: impl FnMut(QueueId, &[u8], &Known) -> Result<(), E>,
+    ) -> Result<(), E> {
         let queues: Vec<_> = self
             .queues
             .lock()
@@ -167,11 +178,12 @@ impl Dedupe {
         for (queue, keys) in queues {
             for (key, known) in &mut keys.lock().known {
                 if known.sequence != 0 && known.sequence <= sequence && known.expires_ms > now_ms {
-                    emit(queue, key, known);
+                    emit(queue, key, known)?;
                     known.sequence = logged_from;
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -220,7 +232,11 @@ mod tests {
         let keys = dedupe.keys(QueueId(0));
         let mut keys = keys.lock();
         dedupe.insert(&mut keys, b"k", known(5, 77, 100));
-        assert_eq!(keys.verdict(b"k", 77, 99), Verdict::Duplicate(JobId(5)));
+        let first = Verdict::Duplicate {
+            first: JobId(5),
+            logged: true,
+        };
+        assert_eq!(keys.verdict(b"k", 77, 99), first);
         assert_eq!(keys.verdict(b"k", 78, 99), Verdict::Conflict);
         assert_eq!(keys.verdict(b"k", 77, 100), Verdict::Fresh);
         dedupe.make_room(&mut keys, 1, 100).unwrap();
@@ -233,7 +249,11 @@ mod tests {
         keys.insert(b"k", known(5, 1, 100));
         keys.insert(b"k", known(6, 2, 200));
         assert_eq!(keys.expire(150), 0);
-        assert_eq!(keys.verdict(b"k", 2, 150), Verdict::Duplicate(JobId(6)));
+        let first = Verdict::Duplicate {
+            first: JobId(6),
+            logged: true,
+        };
+        assert_eq!(keys.verdict(b"k", 2, 150), first);
     }
 
     #[test]

@@ -1,21 +1,20 @@
 //! Accepting jobs: checked, counted, given slots, logged in one record, published in order.
 
-use super::dedupe::{Keys, Known, Verdict, body_hash};
-use super::journal::{self, EnqueueHead, Kind, NUMBERED, Prelude};
+use super::admit::Admitted;
+use super::dedupe::Keys;
+use super::journal::{self, EnqueueHead, Group, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Fields, KEYED, Phase, QUEUED, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, Phase, QUEUED, TIMED, id_of};
 use super::timer::{Entry, Watch};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::batch::EnqueueBatch;
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::EnqueueEntry;
-use crate::base::job::JobId;
 use crate::base::queue::Durability;
 use crate::log::{Claim, LogError, LogPosition, Room};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
-use std::collections::HashSet;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
@@ -37,28 +36,6 @@ impl EnqueueReply {
     }
 }
 
-/// A batch that has been given slots and waits for its record.
-pub(super) struct Admitted<'a> {
-    pub(super) queue: &'a Queue,
-    pub(super) batch: EnqueueBatch<'a>,
-    /// Slots of the entries that make a job, in order.
-    slots: SmallVec<[u32; 64]>,
-    /// Entries that make none: position and log flag.
-    others: SmallVec<[(u32, u16); 4]>,
-    /// Where this batch's ids begin in the reply.
-    ids_from: usize,
-    bytes: u64,
-    pub(super) volatile: bool,
-    pub(super) highest_generation: u32,
-}
-
-impl Admitted<'_> {
-    /// How many jobs it makes.
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-}
-
 impl Engine {
     /// Enqueues a batch into one queue: one log record, all or nothing. Ids and exceptions come in `reply`.
     ///
@@ -75,7 +52,7 @@ impl Engine {
     ) -> Result<Confirmed, Refusal> {
         reply.clear();
         self.check_open()?;
-        match self.sessions.begin(request, now_ms) {
+        match self.begin(request, now_ms) {
             Begun::Fresh => {}
             Begun::Applied(applied) => return self.replay_enqueue(applied, reply),
             other => return Err(not_fresh(other)),
@@ -100,6 +77,8 @@ impl Engine {
         let level = self.level(queue, durability);
         let key_table = batch.has_keys().then(|| self.dedupe.keys(queue.id));
         let mut keys = key_table.as_ref().map(|table| table.lock());
+        // Again, under the lock that a deletion takes to forget the keys.
+        self.registry.live(queue.id)?;
         let admitted = self.admit(queue, *batch, level, &mut keys, now_ms, reply)?;
         match self.log_enqueue(&admitted, request, now_ms, reply) {
             Ok((at, end, bodies_at)) => {
@@ -111,14 +90,11 @@ impl Engine {
                 };
                 self.sessions.finish(request, applied);
                 self.wake(queue, admitted.slots.len());
-                if queue.is_deleted() {
-                    // Deleted while this was under way: what the deletion did not see goes the same way.
-                    self.drop_jobs(queue, now_ms);
-                }
+                self.drop_if_deleted(queue, now_ms);
                 // A duplicate's first job may have been logged after this record was claimed by nobody's
                 // fault; the end of this record lies behind it, since the key table was locked.
                 Ok(Confirmed {
-                    level,
+                    level: admitted.level,
                     position: (!admitted.volatile).then_some(end),
                     replayed: false,
                 })
@@ -131,6 +107,15 @@ impl Engine {
         }
     }
 
+    /// Looks a request up in its session; a new one is marked as begun.
+    pub(super) fn begin(&self, request: RequestId, now_ms: u64) -> Begun {
+        if !request.is_numbered() {
+            return Begun::Fresh;
+        }
+        let tail_sequence = self.durable.tail().sequence();
+        self.sessions.begin(request, tail_sequence, now_ms)
+    }
+
     /// The durability that a request for this queue gets.
     pub(super) fn level(&self, queue: &Queue, asked: Option<Durability>) -> Durability {
         if self.logged {
@@ -138,157 +123,6 @@ impl Engine {
         } else {
             Durability::Memory
         }
-    }
-
-    /// Checks a batch against the queue, counts it against the capacity, and takes slots for its jobs.
-    pub(super) fn admit<'a>(
-        &'a self,
-        queue: &'a Queue,
-        batch: EnqueueBatch<'a>,
-        level: Durability,
-        keys: &mut Option<MutexGuard<'_, Keys>>,
-        now_ms: u64,
-        reply: &mut EnqueueReply,
-    ) -> Result<Admitted<'a>, Refusal> {
-        let mut bytes = 0u64;
-        for (position, entry) in batch.entries().iter().enumerate() {
-            if entry.payload_len.get() > queue.options.payload_bytes_max {
-                let max = queue.options.payload_bytes_max;
-                let text = format!(
-                    "entry {position}: queue {} takes payloads of up to {max} bytes",
-                    queue.name
-                );
-                return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
-            }
-            bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
-        }
-        if let Some(keys) = keys {
-            self.dedupe.make_room(keys, batch.count(), now_ms)?;
-        }
-        let count = batch.count();
-        queue.admit(count as u64, bytes)?;
-        let mut slots: SmallVec<[u32; 64]> = SmallVec::from_elem(0, count);
-        let taken = self.slab.take(&mut slots);
-        if taken < count {
-            self.slab.give(&slots[..taken]);
-            queue.counters.vacate(count as u64, bytes);
-            let text = format!(
-                "all {} slots hold jobs; start with more, or wait",
-                self.slab.slots()
-            );
-            return Err(Refusal::new(ErrorCode::SlabFull, text));
-        }
-        let volatile = level == Durability::Memory;
-        let mut admitted = Admitted {
-            queue,
-            batch,
-            slots,
-            others: SmallVec::new(),
-            ids_from: reply.ids.len(),
-            bytes,
-            volatile,
-            highest_generation: 0,
-        };
-        self.assign_ids(&mut admitted, keys, now_ms, reply);
-        Ok(admitted)
-    }
-
-    fn assign_ids(
-        &self,
-        admitted: &mut Admitted<'_>,
-        keys: &mut Option<MutexGuard<'_, Keys>>,
-        now_ms: u64,
-        reply: &mut EnqueueReply,
-    ) {
-        let high = self.slab.generation_high();
-        let flags = if admitted.volatile { VOLATILE } else { 0 };
-        let mut highest = high;
-        let mut begin = |number: u32, flags: u8| {
-            let word = self.slab.begin(number, high, flags);
-            if super::slab::is_newer(word.generation(), highest) {
-                highest = word.generation();
-            }
-            id_of(number, word)
-        };
-        let Some(keys) = keys else {
-            reply
-                .ids
-                .extend(admitted.slots.iter().map(|number| begin(*number, flags).0));
-            admitted.highest_generation = highest;
-            return;
-        };
-        let mut used = 0;
-        let sequence = if admitted.volatile {
-            0
-        } else {
-            self.durable.tail().sequence()
-        };
-        for (position, item) in admitted.batch.items().enumerate() {
-            let key = item.key();
-            if key.is_empty() {
-                reply.ids.push(begin(admitted.slots[used], flags).0);
-                used += 1;
-                continue;
-            }
-            let hash = body_hash(item.meta(), item.payload());
-            let (id, outcome) = match keys.verdict(key, hash, now_ms) {
-                Verdict::Fresh => {
-                    let id = begin(admitted.slots[used], flags | KEYED);
-                    used += 1;
-                    let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms;
-                    self.dedupe.insert(
-                        keys,
-                        key,
-                        Known {
-                            id,
-                            body_hash: hash,
-                            expires_ms,
-                            sequence,
-                        },
-                    );
-                    (id.0, None)
-                }
-                Verdict::Duplicate(first) => (first.0, Some((EnqueueEntry::DUPLICATE, ErrorCode::Duplicate))),
-                Verdict::Conflict => (0, Some((EnqueueEntry::KEY_CONFLICT, ErrorCode::KeyConflict))),
-            };
-            reply.ids.push(id);
-            if let Some((flag, code)) = outcome {
-                admitted.others.push((position as u32, flag));
-                reply.items.push(ItemError {
-                    position: (admitted.ids_from + position) as u32,
-                    code,
-                });
-                let left_out = item.meta().len() as u64 + item.payload().len() as u64;
-                admitted.queue.counters.vacate(1, left_out);
-                admitted.bytes -= left_out;
-            }
-        }
-        self.slab.give(&admitted.slots[used..]);
-        admitted.slots.truncate(used);
-        admitted.highest_generation = highest;
-    }
-
-    /// Takes an admission back: the log had no room.
-    pub(super) fn unadmit(&self, admitted: &Admitted<'_>, keys: &mut Option<MutexGuard<'_, Keys>>) {
-        if let Some(keys) = keys {
-            let ids: HashSet<JobId> = admitted
-                .slots
-                .iter()
-                .map(|number| id_of(*number, self.slab.slot(*number).state()))
-                .collect();
-            for item in admitted.batch.items().filter(|item| !item.key().is_empty()) {
-                self.dedupe.remove(keys, item.key(), &ids);
-            }
-        }
-        for number in &admitted.slots {
-            let slot = self.slab.slot(*number);
-            slot.publish(slot.state().with_phase(Phase::Free).without(VOLATILE | KEYED));
-        }
-        self.slab.give(&admitted.slots);
-        admitted
-            .queue
-            .counters
-            .vacate(admitted.slots.len() as u64, admitted.bytes);
     }
 
     /// Writes the record; returns where it stands, where it ends, and where the bodies begin.
@@ -379,9 +213,15 @@ impl Engine {
             Kind::Enqueue => replay_group(body, reply),
             Kind::Step => {
                 let (_, groups) = journal::parse_step(body)?;
-                groups
-                    .into_iter()
-                    .try_for_each(|(_, group)| replay_group(group, reply))
+                groups.into_iter().try_for_each(|group| match group {
+                    Group::Jobs(_, group) => replay_group(group, reply),
+                    Group::Answer(entries) => {
+                        for entry in entries {
+                            replay_one(entry.id.get(), entry.flags.get(), reply);
+                        }
+                        Some(())
+                    }
+                })
             }
             _ => None,
         });
@@ -485,23 +325,23 @@ pub(super) fn fields_of(
 
 fn replay_group(body: &[u8], reply: &mut EnqueueReply) -> Option<()> {
     let parsed = journal::parse_enqueue(body)?;
-    for (id, entry) in parsed.ids.iter().map(|id| id.get()).zip(parsed.batch.entries()) {
-        let flags = entry.flags.get();
-        let position = reply.ids.len() as u32;
-        if flags & EnqueueEntry::DUPLICATE != 0 {
-            reply.items.push(ItemError {
-                position,
-                code: ErrorCode::Duplicate,
-            });
-        } else if flags & EnqueueEntry::KEY_CONFLICT != 0 {
-            reply.items.push(ItemError {
-                position,
-                code: ErrorCode::KeyConflict,
-            });
-        }
-        reply.ids.push(id);
+    for (id, entry) in parsed.ids.iter().zip(parsed.batch.entries()) {
+        replay_one(id.get(), entry.flags.get(), reply);
     }
     Some(())
+}
+
+fn replay_one(id: u64, flags: u16, reply: &mut EnqueueReply) {
+    let code = if flags & EnqueueEntry::DUPLICATE != 0 {
+        Some(ErrorCode::Duplicate)
+    } else if flags & EnqueueEntry::KEY_CONFLICT != 0 {
+        Some(ErrorCode::KeyConflict)
+    } else {
+        None
+    };
+    let position = reply.ids.len() as u32;
+    reply.items.extend(code.map(|code| ItemError { position, code }));
+    reply.ids.push(id);
 }
 
 /// The refusal for a numbered request that cannot be carried out now.

@@ -153,6 +153,14 @@ impl Engine {
                     }
                 }
                 (Phase::Ready | Phase::Scheduled, Watch::Ttl) => {
+                    let expires_ms = slot.expires_ms();
+                    if expires_ms == 0 {
+                        // A redrive lifted it.
+                        return None;
+                    }
+                    if expires_ms > now_ms {
+                        return Some(Entry::new(expires_ms, entry.id, watch));
+                    }
                     if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
                         let fields = slot.fields();
                         set.changes.push(Change::to(

@@ -103,14 +103,16 @@ impl Engine {
         }
     }
 
-    /// Frees finished jobs of a queue beyond the first `keep`.
-    pub(super) fn trim_finished(&self, queue: &Queue, keep: u64) {
+    /// Frees finished jobs of a queue beyond the first `keep`; says how many.
+    pub(super) fn trim_finished(&self, queue: &Queue, keep: u64) -> u64 {
         let mut excess = [0; 256];
+        let mut total = 0;
         loop {
             let taken = queue.trim_finished(&self.pool, keep, &mut excess);
             if taken == 0 {
-                return;
+                return total;
             }
+            total += taken as u64;
             self.free(queue, &excess[..taken]);
         }
     }

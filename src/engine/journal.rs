@@ -1,8 +1,8 @@
 //! What stands in the bodies of the log's records: the engine's half of `FORMAT.md`.
 //!
-//! Every entry says where a job stands *after* what happened, in absolute numbers, never "one more". Together
-//! with the order that [`Version`](crate::engine::recover) puts on such statements, replay does not depend on
-//! which of two records of one job comes first, and reading a statement twice changes nothing.
+//! Every entry says where a job stands *after* what happened, in absolute numbers, never "one more". A job's records
+//! stand in the order in which things happened, and the last one holds; only copies ([`Kind::Job`]) may be behind
+//! the times, and say as of when they are ([`JobHead::as_of`]).
 
 use crate::base::batch::{EnqueueBatch, split_note};
 use crate::base::entry::pad8;
@@ -18,7 +18,7 @@ pub enum Kind {
     Enqueue = 1,
     /// Jobs handed out: `count | entries`.
     Reserve = 2,
-    /// Jobs settled or otherwise changed: `counts | done entries | change entries | notes`.
+    /// Jobs settled or otherwise changed: `counts | done entries | change entries | notes | refused entries`.
     Change = 3,
     /// An atomic step: lengths, one body as of Change, bodies as of Enqueue.
     Step = 4,
@@ -186,7 +186,7 @@ pub struct ChangeEntry {
     pub expiries: U16,
     /// Releases so far.
     pub releases: U16,
-    /// The phase.
+    /// The phase; 0 for a job that is over and forgotten.
     pub phase: u8,
     /// [`ChangeEntry::ERROR`] or [`ChangeEntry::RESULT`]: a note of this entry stands behind the entries.
     pub noted: u8,
@@ -209,6 +209,22 @@ pub struct ChangeHead {
     pub done: U32,
     /// Change entries.
     pub changes: U32,
+    /// Refused entries: positions of a numbered request that were not done, so that its answer can be made again.
+    pub refused: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// One position that was not done: 8 bytes.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RefusedEntry {
+    /// The position in the request.
+    pub position: U32,
+    /// Why, as a number of the wire.
+    pub code: U16,
+    /// Zero.
+    pub reserved: U16,
 }
 
 /// A Change body taken apart. Notes stand behind the entries in the order of the entries that have one.
@@ -221,6 +237,8 @@ pub struct ChangeBody<'a> {
     pub notes: &'a [u8],
     /// Where the notes begin, counted from the start of the body.
     pub notes_offset: usize,
+    /// Positions that were not done.
+    pub refused: &'a [RefusedEntry],
 }
 
 /// Takes a Change body apart.
@@ -228,13 +246,16 @@ pub fn parse_change(body: &[u8]) -> Option<ChangeBody<'_>> {
     let (head, rest) = ChangeHead::ref_from_prefix(body).ok()?;
     let (done, rest) =
         rest.split_at_checked((head.done.get() as usize).checked_mul(size_of::<DoneEntry>())?)?;
-    let (changes, notes) =
+    let (changes, rest) =
         rest.split_at_checked((head.changes.get() as usize).checked_mul(size_of::<ChangeEntry>())?)?;
+    let refused_len = (head.refused.get() as usize).checked_mul(size_of::<RefusedEntry>())?;
+    let (notes, refused) = rest.split_at_checked(rest.len().checked_sub(refused_len)?)?;
     Some(ChangeBody {
         done: <[DoneEntry]>::ref_from_bytes(done).ok()?,
         changes: <[ChangeEntry]>::ref_from_bytes(changes).ok()?,
         notes,
-        notes_offset: body.len() - notes.len(),
+        notes_offset: body.len() - refused.len() - notes.len(),
+        refused: <[RefusedEntry]>::ref_from_bytes(refused).ok()?,
     })
 }
 
@@ -264,19 +285,61 @@ pub fn parse_note(bytes: &[u8]) -> Option<&[u8]> {
 pub struct StepHead {
     /// Length of the Change body.
     pub change_len: U32,
-    /// How many Enqueue bodies follow, each behind its length (`u64`).
+    /// How many groups follow, each behind its [`GroupHead`].
     pub groups: U32,
 }
 
-/// Takes a Step body apart: the Change body, and the Enqueue bodies with their offsets.
-pub fn parse_step(body: &[u8]) -> Option<(&[u8], Vec<(usize, &[u8])>)> {
+/// Head of a group of a Step body.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct GroupHead {
+    /// Length of the group's body.
+    pub len: U32,
+    /// 0: an Enqueue body. 1: jobs that are not logged, of which only the answer stands here, an
+    /// [`AnswerEntry`] for each.
+    pub kind: U32,
+}
+
+impl GroupHead {
+    /// An Enqueue body follows.
+    pub const JOBS: u32 = 0;
+    /// Only the answer follows.
+    pub const ANSWER: u32 = 1;
+}
+
+/// What was answered for one job that is not logged: 16 bytes.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct AnswerEntry {
+    /// Its id.
+    pub id: U64,
+    /// As [`EnqueueEntry::flags`](crate::base::entry::EnqueueEntry::flags) in the log.
+    pub flags: U16,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// A group of a Step body.
+pub enum Group<'a> {
+    /// Jobs: where their Enqueue body begins in the Step body, and that body.
+    Jobs(usize, &'a [u8]),
+    /// Answers for jobs that are not logged.
+    Answer(&'a [AnswerEntry]),
+}
+
+/// Takes a Step body apart: the Change body, and the groups.
+pub fn parse_step(body: &[u8]) -> Option<(&[u8], Vec<Group<'_>>)> {
     let (head, rest) = StepHead::ref_from_prefix(body).ok()?;
     let (change, mut rest) = rest.split_at_checked(head.change_len.get() as usize)?;
     let mut groups = Vec::new();
     for _ in 0..head.groups.get() {
-        let (len, after) = U64::ref_from_prefix(rest).ok()?;
-        let (group, after) = after.split_at_checked(usize::try_from(len.get()).ok()?)?;
-        groups.push((body.len() - after.len() - group.len(), group));
+        let (head, after) = GroupHead::ref_from_prefix(rest).ok()?;
+        let (group, after) = after.split_at_checked(head.len.get() as usize)?;
+        groups.push(match head.kind.get() {
+            GroupHead::JOBS => Group::Jobs(body.len() - after.len() - group.len(), group),
+            GroupHead::ANSWER => Group::Answer(<[AnswerEntry]>::ref_from_bytes(group).ok()?),
+            _ => return None,
+        });
         rest = after;
     }
     Some((change, groups))
@@ -291,6 +354,9 @@ pub struct JobHead {
     pub id: U64,
     /// Where its body stood first: its place in the order of jobs never handed out.
     pub order: U64,
+    /// Where the log ended before the job was looked at: records of it from there on are as late as this copy or
+    /// later, those before it are earlier or the same.
+    pub as_of: U64,
     /// When it was accepted.
     pub enqueued_ms: U64,
     /// When it expires; 0 for never.
@@ -324,5 +390,7 @@ const _: () = {
     assert!(size_of::<Prelude>() == 24);
     assert!(size_of::<ReserveEntry>() == 16 && size_of::<DoneEntry>() == 16);
     assert!(size_of::<ChangeEntry>() == 32);
-    assert!(size_of::<JobHead>() % 8 == 0);
+    assert!(size_of::<JobHead>().is_multiple_of(8));
+    assert!(size_of::<ChangeHead>() == 16 && size_of::<RefusedEntry>() == 8);
+    assert!(size_of::<GroupHead>() == 8 && size_of::<AnswerEntry>() == 16);
 };

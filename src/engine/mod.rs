@@ -16,10 +16,13 @@
 //! stand in the log in the order in which things happened, and nobody sees a change that is not in the log.
 
 mod admin;
+mod admit;
+mod bulk;
 mod change;
 mod codec;
 mod config;
 mod dedupe;
+mod deliver;
 mod enqueue;
 mod expire;
 mod finish;
@@ -40,15 +43,16 @@ mod step;
 mod timer;
 
 pub use config::{EngineConfig, RecoverySummary};
+pub use deliver::{DeliveryHead, DeliverySink};
 pub use enqueue::EnqueueReply;
 pub use queue::QueueId;
 pub use replay::RequestId;
-pub use reserve::{DeliveryHead, DeliverySink};
+
 pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
@@ -97,6 +101,8 @@ pub struct Engine {
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
+    /// The log says that generations up to this one are in use; 0 for nothing said yet.
+    generation_told: AtomicU32,
 }
 
 impl Engine {
@@ -187,20 +193,24 @@ impl Engine {
     /// that ids of jobs that leave no other trace are not given out again after a restart.
     fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
         const STEP: u32 = 1 << 16;
-        let before = self.slab.raise_generation(generation);
-        if before / STEP == generation / STEP && before != 0 || !slab::is_newer(generation, before) {
+        self.slab.raise_generation(generation);
+        let told = self.generation_told.load(Ordering::Relaxed);
+        if told != 0 && !slab::is_newer(generation, told) {
             return Ok(());
         }
         let high = generation | (STEP - 1);
         self.durable.set_segment_note(u64::from(high));
+        let body = u64::from(high).to_le_bytes();
         self.append(
             journal::Kind::Generation,
             0,
-            &u64::from(high).to_le_bytes(),
+            &body,
             crate::log::Room::Settle,
             now_ms,
-        )
-        .map(|_| ())
+        )?;
+        // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
+        self.generation_told.store(high, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Appends a small record to the durable log; returns where it stands and where it ends.

@@ -8,8 +8,8 @@ use super::recover::Recovery;
 use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
-use crate::base::limits::{PRIORITIES, SLOTS_MAX};
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
@@ -53,6 +53,9 @@ impl Engine {
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
+            // What a segment tells of jobs that are over need not reach the disk first: a power cut loses their
+            // beginning along with their end. All else is logged again, and durable, before the hold moves on.
+            durable.set_recycles_unsynced(true);
         }
         let volatile_config = LogConfig {
             directory: None,
@@ -89,6 +92,7 @@ impl Engine {
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
+            generation_told: AtomicU32::new(0),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
         // Above every generation that may have been given out: see `note_generation`.
@@ -112,11 +116,11 @@ impl Engine {
         now_ms: u64,
         summary: &mut RecoverySummary,
     ) -> Vec<(u64, u32)> {
-        let mut fresh: Vec<(u64, u32)> = Vec::new();
-        let mut retried: Vec<(u64, u32)> = Vec::new();
+        let mut fresh: Vec<(u64, u64, u32)> = Vec::new();
+        let mut retried: Vec<(u64, u64, u32)> = Vec::new();
         let mut finished: Vec<(u64, u32)> = Vec::new();
+        let mut timers: Vec<(u64, u64, Entry)> = Vec::new();
         let mut live: HashMap<u32, u32> = HashMap::new();
-        let mut wheel = self.wheel.lock();
         for number in 0..fresh_from {
             let slot = self.slab.slot(number);
             let word = slot.state();
@@ -149,20 +153,23 @@ impl Engine {
                 continue;
             }
             queue.counters.occupy(1, fields.body_bytes());
+            let order = orders.get(&number).copied().unwrap_or(fields.body.raw());
             if fields.expires_ms > 0 && phase != Phase::Dead {
-                wheel.insert(Entry::new(fields.expires_ms, id, Watch::Ttl));
+                let entry = Entry::new(fields.expires_ms, id, Watch::Ttl);
+                timers.push((fields.expires_ms, order, entry));
             }
             match phase {
                 Phase::Scheduled | Phase::Leased => {
-                    wheel.insert(Entry::new(fields.at_ms, id, Watch::Deadline(word.attempt())));
+                    let entry = Entry::new(fields.at_ms, id, Watch::Deadline(word.attempt()));
+                    timers.push((fields.at_ms.div_ceil(TICK_MS), order, entry));
                     slot.publish(word.with(TIMED));
                 }
                 Phase::Ready => {
                     slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
                     if word.attempt() == 0 && word.phase() == Phase::Ready {
-                        fresh.push((orders.get(&number).copied().unwrap_or(fields.body.raw()), number));
+                        fresh.push((0, order, number));
                     } else {
-                        retried.push((fields.at_ms, number));
+                        retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));
                     }
                 }
                 _ => {}
@@ -174,6 +181,10 @@ impl Engine {
                 _ => summary.dead += 1,
             }
         }
+        // Deadlines of one tick in the order in which their jobs were accepted (G7).
+        timers.sort_unstable_by_key(|(tick, order, _)| (*tick, *order));
+        let mut wheel = self.wheel.lock();
+        timers.into_iter().for_each(|(_, _, entry)| wheel.insert(entry));
         drop(wheel);
         for (sequence, jobs) in live {
             self.durable.retain(LogPosition::new(sequence, 0), jobs);
@@ -185,10 +196,10 @@ impl Engine {
     }
 
     /// Pushes handles in order, a run of one ring at a time.
-    fn requeue_all(&self, mut jobs: Vec<(u64, u32)>) {
+    fn requeue_all(&self, mut jobs: Vec<(u64, u64, u32)>) {
         jobs.sort_unstable();
         let mut handles: HashMap<(u32, u8), Vec<u32>> = HashMap::new();
-        for (_, number) in jobs {
+        for (_, _, number) in jobs {
             let Fields { queue, priority, .. } = self.slab.slot(number).fields();
             debug_assert!(usize::from(priority) < PRIORITIES);
             let run = handles.entry((queue, priority)).or_default();

@@ -8,6 +8,8 @@ use crate::engine::slot::Phase;
 use crate::log::LogPosition;
 use crate::ring::{ChunkPool, Ring};
 use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Numbers a queue for as long as the engine is open. Not stable across restarts; names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +138,13 @@ pub struct Queue {
     pub options: QueueOptions,
     /// One ring a priority level.
     ready: [Ring; PRIORITIES],
+    /// Handles that were popped and had to be given back, by level: they come before the rings. Nearly always
+    /// empty, and then nobody takes the lock.
+    front: Mutex<BTreeMap<u8, VecDeque<u32>>>,
+    front_len: AtomicU64,
+    /// Held while the queue's definition is logged, so that definitions stand in the log in the order in which
+    /// they came into force.
+    pub definition: Mutex<()>,
     /// Finished jobs in the order in which they finished, for the retention.
     finished: Ring,
     finished_len: AtomicU64,
@@ -157,6 +166,9 @@ impl Queue {
             name: name.to_owned(),
             options,
             ready: std::array::from_fn(|_| Ring::default()),
+            front: Mutex::new(BTreeMap::new()),
+            front_len: AtomicU64::new(0),
+            definition: Mutex::new(()),
             finished: Ring::default(),
             finished_len: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -197,14 +209,60 @@ impl Queue {
         }
     }
 
-    /// The ring of a level.
-    pub fn ring(&self, priority: usize) -> &Ring {
-        &self.ready[priority]
+    /// Puts a popped handle back before everything else of its level, so that the order of first hand-outs
+    /// stays (G7).
+    pub fn put_front(&self, priority: u8, handle: u32) {
+        let mut front = self.front.lock();
+        front.entry(priority).or_default().push_front(handle);
+        // Release: whoever sees the count finds the handle under the lock.
+        self.front_len.fetch_add(1, Ordering::Release);
+    }
+
+    /// Takes handles of a level, those given back first; says how many. May take fewer than there are.
+    #[inline]
+    pub fn pop_ready(&self, pool: &ChunkPool, priority: u8, out: &mut [u32]) -> usize {
+        if self.front_len.load(Ordering::Acquire) > 0 {
+            let taken = self.pop_front(priority, out);
+            if taken > 0 {
+                return taken;
+            }
+        }
+        self.ready[usize::from(priority)].pop(pool, out)
+    }
+
+    #[cold]
+    fn pop_front(&self, priority: u8, out: &mut [u32]) -> usize {
+        let mut front = self.front.lock();
+        let Some(handles) = front.get_mut(&priority) else {
+            return 0;
+        };
+        let taken = handles.len().min(out.len());
+        out.iter_mut()
+            .zip(handles.drain(..taken))
+            .for_each(|(place, handle)| *place = handle);
+        if handles.is_empty() {
+            front.remove(&priority);
+        }
+        self.front_len.fetch_sub(taken as u64, Ordering::Relaxed);
+        taken
+    }
+
+    /// Looks at handles of a level in the order in which they would be taken, and takes none.
+    pub fn peek_ready(&self, pool: &ChunkPool, priority: u8, out: &mut [u32]) -> usize {
+        let mut seen = 0;
+        if self.front_len.load(Ordering::Acquire) > 0 {
+            let front = self.front.lock();
+            for handle in front.get(&priority).into_iter().flatten().take(out.len()) {
+                out[seen] = *handle;
+                seen += 1;
+            }
+        }
+        seen + self.ready[usize::from(priority)].peek(pool, &mut out[seen..])
     }
 
     /// Whether no handle stands in any ready ring (there may be stale ones).
     pub fn looks_empty(&self, pool: &ChunkPool) -> bool {
-        self.ready.iter().all(|ring| ring.is_empty(pool))
+        self.front_len.load(Ordering::Acquire) == 0 && self.ready.iter().all(|ring| ring.is_empty(pool))
     }
 
     /// Remembers finished jobs and takes those out of `excess` that fall out of the retention; says how many.

@@ -8,7 +8,8 @@
 
 use super::change::change_entry;
 use super::codec::{self, KeyRecord, SessionRecord};
-use super::journal::{self, ChangeEntry, ChangeHead, JobHead, Kind, Prelude};
+use super::deliver::BodyReader;
+use super::journal::{self, ChangeEntry, ChangeHead, Group, JobHead, Kind, Prelude};
 use super::settle::wait_a_little;
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
 use super::{Engine, admin};
@@ -23,13 +24,15 @@ use zerocopy::{FromBytes, IntoBytes};
 const SLACK_SEGMENTS: usize = 4;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
+/// Segments cleared at once.
+const CLEAR_MAX: u32 = 1_024;
 /// How often a job that keeps changing is copied anew before its segment is left for the next look.
 const COPIES_MAX: u32 = 64;
 
 /// What the reclaimer remembers between two steps.
 #[derive(Default)]
 pub(super) struct Reclaim {
-    /// A segment whose remains were logged again: it may go once the log is durable up to there.
+    /// Segments up to this one may go once the log is durable up to there.
     pending: Option<(u32, LogPosition)>,
     /// Segments below this may go as soon as they are empty.
     cleared: u32,
@@ -41,6 +44,13 @@ struct Straggler {
     id: JobId,
     body: LogPosition,
     order: u64,
+}
+
+/// A job as it was found at rest, and where the log ended before.
+struct Look {
+    word: StateWord,
+    fields: Fields,
+    as_of: LogPosition,
 }
 
 impl Engine {
@@ -59,34 +69,62 @@ impl Engine {
         work
     }
 
-    /// Clears the oldest segment of the durable log for recycling, if it is empty or worth emptying.
+    /// Clears segments of the durable log for recycling: all that are empty from the oldest on, or the oldest alone
+    /// if it is worth emptying.
     fn clear_oldest(&self, reclaim: &mut Reclaim, now_ms: u64) -> usize {
         if let Some((sequence, until)) = reclaim.pending {
-            if self.durable.durable() < until {
+            if self.durable.durable() < until
+                && (!self.is_tight(&self.durable) || self.durable.sync().is_err())
+            {
                 return 0;
             }
             reclaim.pending = None;
-            reclaim.cleared = sequence + 1;
-            self.durable.set_hold(reclaim.cleared);
+            self.clear(reclaim, sequence);
             return 1;
         }
-        let Some(oldest) = self.durable.oldest().filter(|oldest| oldest.sealed) else {
+        let Some(oldest) = self.durable.oldest() else {
             return 0;
         };
-        if oldest.sequence < reclaim.cleared {
-            return 0;
-        }
-        if oldest.live > 0
-            && !(self.is_worth_copying(&self.durable)
-                && self.copy_stragglers(&self.durable, false, oldest.sequence, now_ms))
+        let first = oldest.sequence.max(reclaim.cleared);
+        let empty = |sequence: &u32| {
+            let info = self.durable.segment_info(*sequence);
+            info.is_some_and(|info| info.sealed && info.live == 0)
+        };
+        let mut last = (first..first + CLEAR_MAX).take_while(empty).last();
+        let mut until = LogPosition::NONE;
+        if last.is_none() && oldest.sealed && oldest.sequence == first && self.is_worth_copying(&self.durable)
         {
+            if !self.copy_stragglers(&self.durable, false, first, now_ms) {
+                return 0;
+            }
+            until = self.durable.tail();
+            last = Some(first);
+        }
+        let Some(last) = last else { return 0 };
+        // A request that is under way may have its record there, which nobody has noted yet.
+        if self.sessions.is_begun_by(last) {
             return 0;
         }
-        if self.log_remains(oldest.sequence, now_ms).is_ok() {
-            reclaim.pending = Some((oldest.sequence, self.durable.tail()));
-            return 1;
+        match self.log_remains(last, now_ms) {
+            Ok(remains) => until = until.max(remains),
+            Err(_) => return 0,
         }
-        0
+        if until > self.durable.durable() {
+            reclaim.pending = Some((last, until));
+        } else {
+            self.clear(reclaim, last);
+        }
+        1
+    }
+
+    fn clear(&self, reclaim: &mut Reclaim, sequence: u32) {
+        reclaim.cleared = sequence + 1;
+        self.durable.set_hold(reclaim.cleared);
+    }
+
+    /// Whether the log is about to refuse new jobs.
+    fn is_tight(&self, log: &Log) -> bool {
+        log.spare_segments() <= 2 && log.segments_in_use() + 3 >= log.segments_max()
     }
 
     /// Memory is reclaimed by the log itself once a segment is empty; only stragglers need help.
@@ -117,8 +155,7 @@ impl Engine {
             })
             .sum();
         let needed = (live / log.segment_bytes() as u64) as usize + 1;
-        let is_tight = log.spare_segments() <= 2 && in_use + 3 >= log.segments_max();
-        in_use > 2 * needed + SLACK_SEGMENTS || (is_tight && in_use > needed + SLACK_SEGMENTS / 2)
+        in_use > 2 * needed + SLACK_SEGMENTS || (self.is_tight(log) && in_use > needed + SLACK_SEGMENTS / 2)
     }
 
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
@@ -157,6 +194,10 @@ impl Engine {
         let mut from = straggler.body;
         let mut looks = 0;
         for _ in 0..COPIES_MAX {
+            // Read before the job is. A record before this place was claimed by somebody who had taken the job
+            // already and made that known (a Release fence before the claim), so a snapshot that finds the job at
+            // rest includes it. Records behind it may be as late as the snapshot or later.
+            let as_of = log.tail();
             let Some((word, fields)) = slot.snapshot() else {
                 wait_a_little(&mut looks);
                 continue;
@@ -167,7 +208,8 @@ impl Engine {
                     .bury_copies(from != straggler.body, volatile, id, now_ms)
                     .map(|()| true);
             }
-            let Some((to, note)) = self.append_copy(log, volatile, slot, word, &fields, straggler, now_ms)?
+            let look = Look { word, fields, as_of };
+            let Some((to, note, end)) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)?
             else {
                 continue;
             };
@@ -175,7 +217,7 @@ impl Engine {
                 log.release(to, 1);
                 return self.bury_copies(true, volatile, id, now_ms).map(|()| true);
             }
-            log.release(from, 1);
+            log.release_after(from, 1, end);
             from = to;
             slot.move_note(fields.note, note);
             if slot.state() == word {
@@ -185,7 +227,8 @@ impl Engine {
         Ok(false)
     }
 
-    /// Says once more, behind copies of it, that a job is over.
+    /// Says behind copies of a job that it is over and forgotten: the record that said so first may go before the
+    /// copies do.
     fn bury_copies(&self, copied: bool, volatile: bool, id: JobId, now_ms: u64) -> Result<(), LogError> {
         if !copied || volatile {
             return Ok(());
@@ -193,12 +236,13 @@ impl Engine {
         let head = ChangeHead {
             done: U32::ZERO,
             changes: U32::new(1),
+            refused: U32::ZERO,
+            reserved: U32::ZERO,
         };
         let entry = ChangeEntry {
             id: U64::new(id.0),
             at_ms: U64::new(now_ms),
-            attempt: U16::new(u16::MAX),
-            phase: Phase::Cancelled as u8,
+            phase: Phase::Free as u8,
             ..ChangeEntry::default()
         };
         let mut body = head.as_bytes().to_vec();
@@ -207,25 +251,27 @@ impl Engine {
             .map(|_| ())
     }
 
-    /// Appends a Job record; returns where body and note stand in it, or `None` where the body is gone.
+    /// Appends a Job record; returns where body and note stand in it and where it ends, or `None` where the body is
+    /// gone.
     fn append_copy(
         &self,
         log: &Log,
         volatile: bool,
         slot: Slot<'_>,
-        word: StateWord,
-        fields: &Fields,
+        look: &Look,
         straggler: &Straggler,
         now_ms: u64,
-    ) -> Result<Option<(LogPosition, LogPosition)>, LogError> {
+    ) -> Result<Option<(LogPosition, LogPosition, LogPosition)>, LogError> {
+        let (word, fields) = (look.word, &look.fields);
         let (error, result) = self.notes(volatile, fields.note, word.has(RESULT));
         let mut data = None;
-        super::reserve::BodyReader::new(log).read(slot, fields, |body| data = Some(body.to_vec()));
+        BodyReader::new(self).read(volatile, slot, fields, |body| data = Some(body.to_vec()));
         let Some(data) = data else { return Ok(None) };
         let has = |note: &Option<Vec<u8>>, flag: u8| if note.is_some() { flag } else { 0 };
         let head = JobHead {
             id: U64::new(straggler.id.0),
             order: U64::new(straggler.order),
+            as_of: U64::new(look.as_of.raw()),
             enqueued_ms: U64::new(fields.enqueued_ms),
             expires_ms: U64::new(fields.expires_ms),
             change: change_entry(word, word.phase(), fields),
@@ -263,35 +309,45 @@ impl Engine {
             body[tail..].copy_from_slice(&at.plus(error_at as u32).raw().to_le_bytes());
         }
         claim.put(&body);
-        claim.commit(Kind::Job as u8, 0, now_ms, 1);
-        Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at)))
+        let end = claim.commit(Kind::Job as u8, 0, now_ms, 1);
+        Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
     }
 
-    /// Logs queues, sessions and keys again that segments up to `sequence` tell of.
-    fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<(), LogError> {
+    /// Logs queues, sessions and keys again that segments up to `sequence` tell of. Returns up to where the log
+    /// must be durable before those may go; none where nothing depends on it.
+    fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
+        let mut until = LogPosition::NONE;
         for queue in self.registry.all() {
+            // In the order in which definitions come into force, and never behind a deletion.
+            let _defining = queue.definition.lock();
             let events = queue.counters.events();
             let defined = queue.defined_at();
             let is_due = !defined.is_none() && defined.sequence() <= sequence;
-            if !is_due && queue.counters.told_events() == events.iter().sum::<u64>() {
+            let is_told = queue.counters.told_events() == events.iter().sum::<u64>();
+            if queue.is_deleted() || !is_due && is_told {
                 continue;
             }
             let mut record = admin::queue_record(queue);
             record.events = Some(events);
-            let (at, _) = self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+            let (at, end) = self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
             queue.defined_at.store(at.raw(), Ordering::Release);
             queue.counters.set_told_events(events.iter().sum());
+            if is_due {
+                until = until.max(end);
+            }
         }
         let tail = self.durable.tail().sequence();
-        for session in self.sessions.needing(sequence, tail) {
+        for session in self.sessions.needing(sequence) {
+            let id = session.session;
             let record = SessionRecord {
-                session: session.session,
+                session: id,
                 applied: session.applied,
                 highest: session.highest,
             };
-            self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+            let (_, end) = self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+            self.sessions.logged(id, tail);
+            until = until.max(end);
         }
-        let mut outcome = Ok(());
         self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {
             let record = KeyRecord {
                 queue: queue.0,
@@ -300,14 +356,11 @@ impl Engine {
                 body_hash: known.body_hash,
                 expires_ms: known.expires_ms,
             };
-            if outcome.is_ok() {
-                let body = codec::encode(&record);
-                outcome = self
-                    .append(Kind::Key, 0, &body, Room::Migrate, now_ms)
-                    .map(|_| ());
-            }
-        });
-        outcome
+            let (_, end) = self.append(Kind::Key, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+            until = until.max(end);
+            Ok(())
+        })?;
+        Ok(until)
     }
 }
 
@@ -333,9 +386,10 @@ fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option
         Kind::Enqueue => group(body, body_at),
         Kind::Step => {
             let (_, groups) = journal::parse_step(body)?;
-            groups
-                .into_iter()
-                .try_for_each(|(offset, bytes)| group(bytes, body_at.plus(offset as u32)))
+            groups.into_iter().try_for_each(|part| match part {
+                Group::Jobs(offset, bytes) => group(bytes, body_at.plus(offset as u32)),
+                Group::Answer(_) => Some(()),
+            })
         }
         Kind::Job => {
             let (head, _) = JobHead::ref_from_prefix(body).ok()?;

@@ -1,12 +1,13 @@
 //! From records back to jobs: the engine's half of recovery.
 //!
-//! Records are visited once, in log order. Every one of them says where a job stood *afterwards*, in absolute
-//! numbers, and [`supersedes`] orders such statements about one job by how far it had come; the furthest wins.
-//! So it does not matter that a job copied out of a reclaimed segment is told of behind newer records of it.
+//! Records are visited once, in log order. A job's records stand in the order in which things happened to it and
+//! every one says where the job stood afterwards, so the last one holds. Only copies out of reclaimed segments may be
+//! behind the times: a copy says as of when it is, and tells nothing new of a job of which a record from there on
+//! was seen. Its body is what counts then.
 
 use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
 use super::dedupe::{Dedupe, Known, body_hash};
-use super::journal::{self, ChangeEntry, JobHead, Kind, Prelude, ReserveEntry};
+use super::journal::{self, ChangeEntry, Group, JobHead, Kind, Prelude, ReserveEntry};
 use super::queue::QueueId;
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
@@ -16,27 +17,6 @@ use crate::base::job::JobId;
 use crate::log::{LogPosition, Recovered};
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes;
-
-/// How far a job has come: compared field by field, the greater one is the later.
-fn progress(word: StateWord, fields: &Fields) -> (bool, u16, u16, u8, u64) {
-    let rank = match word.phase() {
-        Phase::Leased => 0,
-        Phase::Dead => 2,
-        _ => 1,
-    };
-    (
-        word.phase().is_finished(),
-        word.attempt(),
-        fields.limit,
-        rank,
-        fields.at_ms,
-    )
-}
-
-/// Whether the first statement about a job is later than the second.
-fn supersedes(new: (StateWord, &Fields), known: (StateWord, &Fields)) -> bool {
-    progress(new.0, new.1) > progress(known.0, known.1)
-}
 
 /// A key whose window is known only once its queue is.
 struct PendingKey {
@@ -59,6 +39,10 @@ pub(super) struct Recovery {
     pub(super) events: HashMap<u32, [u64; 10]>,
     /// Jobs that were copied: their place in the order of jobs never handed out.
     pub(super) orders: HashMap<u32, u64>,
+    /// By slot: where the last record of its job stands that is not a copy (raw).
+    told: Vec<u64>,
+    /// Where the record that is being read stands (raw).
+    at: u64,
     keys: Vec<PendingKey>,
     /// Slots at or above this never held a job.
     pub(super) fresh_from: u32,
@@ -80,6 +64,8 @@ impl Recovery {
             queues: BTreeMap::new(),
             events: HashMap::new(),
             orders: HashMap::new(),
+            told: Vec::new(),
+            at: 0,
             keys: Vec::new(),
             fresh_from: 0,
             generation_high: 0,
@@ -92,6 +78,7 @@ impl Recovery {
     /// Takes in one record.
     pub(super) fn visit(&mut self, record: Recovered<'_>) {
         self.records += 1;
+        self.at = record.position.raw();
         if self.read(&record).is_none() {
             self.senseless
                 .push(format!("record at {} of kind {}", record.position, record.kind));
@@ -116,16 +103,21 @@ impl Recovery {
                 let (change, groups) = journal::parse_step(body)?;
                 let change_at = body_at.plus(size_of::<journal::StepHead>() as u32);
                 self.change(change, change_at, now_ms)?;
-                for (offset, group) in groups {
-                    self.enqueue(group, body_at.plus(offset as u32), now_ms)?;
+                for group in groups {
+                    if let Group::Jobs(offset, group) = group {
+                        self.enqueue(group, body_at.plus(offset as u32), now_ms)?;
+                    }
                 }
             }
             Kind::Job => self.job(body, body_at)?,
             Kind::Queue => {
-                let queue: QueueRecord = codec::decode(body)?;
+                let mut queue: QueueRecord = codec::decode(body)?;
                 if let Some(events) = queue.events {
                     self.events.insert(queue.index, events);
                 }
+                // What is deleted stays so.
+                let known = self.queues.get(&queue.index);
+                queue.deleted |= known.is_some_and(|(known, _)| known.deleted);
                 self.queues.insert(queue.index, (queue, record.position));
             }
             Kind::Session => {
@@ -179,11 +171,28 @@ impl Recovery {
         self.events.entry(queue).or_default()[event as usize] += n;
     }
 
-    /// The slot that an id names, if its job is the latest told of in it or a later one.
+    /// The slot that holds the job of that id, if it does.
     fn slot(&mut self, id: JobId) -> Option<(Slot<'_>, StateWord)> {
         let slot = self.slab.get(id.slot())?;
         let word = slot.state();
-        Some((slot, word))
+        (word.generation() == id.generation() && word.phase() != Phase::Free).then_some((slot, word))
+    }
+
+    /// A record that is not a copy tells of a job.
+    fn tell(&mut self, number: u32) {
+        if number >= self.slab.slots() {
+            return;
+        }
+        let number = number as usize;
+        if self.told.len() <= number {
+            self.told.resize(number + 1, 0);
+        }
+        self.told[number] = self.at;
+    }
+
+    /// Whether a record from `as_of` on has told of the slot's job.
+    fn is_told_since(&self, number: u32, as_of: u64) -> bool {
+        self.told.get(number as usize).is_some_and(|told| *told >= as_of)
     }
 
     fn enqueue(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
@@ -208,7 +217,8 @@ impl Recovery {
                 Phase::Ready
             };
             let keyed = if item.key().is_empty() { 0 } else { KEYED };
-            self.place(id, StateWord::new(id.generation(), 0, phase, keyed), &fields)?;
+            self.place(id, StateWord::new(id.generation(), 0, phase, keyed), &fields);
+            self.tell(id.slot());
             accepted += 1;
             if keyed != 0 {
                 self.keys.push(PendingKey {
@@ -225,42 +235,24 @@ impl Recovery {
         Some(())
     }
 
-    /// Puts a job into its slot unless a later job or a later statement is there.
-    fn place(&mut self, id: JobId, word: StateWord, fields: &Fields) -> Option<()> {
+    /// Puts a job into its slot unless a later job is there. Says whether it is.
+    fn place(&mut self, id: JobId, word: StateWord, fields: &Fields) -> bool {
         let number = id.slot();
         if number >= self.slab.slots() {
             self.slots_needed = self.slots_needed.max(Some(number + 1));
-            return Some(());
-        }
-        let (slot, known) = self.slot(id)?;
-        let is_new = known.generation() == 0 || is_newer(id.generation(), known.generation());
-        if is_new {
-            slot.write(fields);
-            slot.publish(word);
-            self.orders.remove(&number);
-        } else if known.generation() == id.generation() {
-            // The same job again: a copy. Its body lives there now.
-            let mut merged = slot.fields();
-            let newer = supersedes((word, fields), (known, &merged));
-            merged.body = fields.body;
-            if newer {
-                let note = if fields.note.is_none() {
-                    merged.note
-                } else {
-                    fields.note
-                };
-                slot.write(&Fields { note, ..*fields });
-                slot.publish(word);
-            } else {
-                if !fields.note.is_none() {
-                    merged.note = fields.note;
-                }
-                slot.write(&merged);
-            }
+            return false;
         }
         self.fresh_from = self.fresh_from.max(number + 1);
         self.raise(id.generation());
-        Some(())
+        let slot = self.slab.slot(number);
+        let known = slot.state().generation();
+        if known != 0 && !is_newer(id.generation(), known) {
+            return false;
+        }
+        slot.write(fields);
+        slot.publish(word);
+        self.orders.remove(&number);
+        true
     }
 
     fn reserve(&mut self, entry: &ReserveEntry, now_ms: u64) {
@@ -268,20 +260,10 @@ impl Recovery {
         let Some((slot, known)) = self.slot(id) else {
             return;
         };
-        if known.generation() != id.generation() {
-            return;
-        }
-        let fields = slot.fields();
-        let queue = fields.queue;
-        let leased = Fields {
-            at_ms: now_ms + u64::from(entry.lease_ms.get()),
-            ..fields
-        };
-        let word = known.with_attempt(entry.attempt.get()).with_phase(Phase::Leased);
-        if supersedes((word, &leased), (known, &fields)) {
-            slot.write(&leased);
-            slot.publish(word);
-        }
+        let queue = slot.queue();
+        slot.write_at(now_ms + u64::from(entry.lease_ms.get()));
+        slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Leased));
+        self.tell(id.slot());
         self.count(queue, super::queue::Event::Delivered, 1);
     }
 
@@ -293,15 +275,11 @@ impl Recovery {
             let Some((slot, known)) = self.slot(id) else {
                 continue;
             };
-            if known.generation() == id.generation() && !known.phase().is_finished() {
-                let fields = Fields {
-                    at_ms: now_ms,
-                    ..slot.fields()
-                };
-                slot.write(&fields);
-                slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Done));
-                self.count(fields.queue, Event::Done, 1);
-            }
+            let queue = slot.queue();
+            slot.write_at(now_ms);
+            slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Done));
+            self.tell(id.slot());
+            self.count(queue, Event::Done, 1);
         }
         let mut note_at = body_at.plus(parsed.notes_offset as u32);
         let mut notes = parsed.notes;
@@ -322,42 +300,31 @@ impl Recovery {
     fn change_one(&mut self, entry: &ChangeEntry, note: LogPosition) -> Option<()> {
         use super::queue::Event;
         let id = JobId(entry.id.get());
-        let phase = phase_of(entry.phase)?;
         let Some((slot, known)) = self.slot(id) else {
             return Some(());
         };
-        if known.generation() != id.generation() {
+        if entry.phase == Phase::Free as u8 {
+            slot.publish(StateWord::new(id.generation(), 0, Phase::Free, 0));
             return Some(());
         }
+        let phase = phase_of(entry.phase)?;
         let before = slot.fields();
         let (word, after) = changed(known, phase, &before, entry, note);
-        if supersedes((word, &after), (known, &before)) {
-            slot.write(&after);
-            slot.publish(word);
-            let queue = before.queue;
-            self.count(
-                queue,
-                Event::Failed,
-                u64::from(after.failures.saturating_sub(before.failures)),
-            );
-            self.count(
-                queue,
-                Event::LeaseExpired,
-                u64::from(after.expiries.saturating_sub(before.expiries)),
-            );
-            self.count(
-                queue,
-                Event::Released,
-                u64::from(after.releases.saturating_sub(before.releases)),
-            );
-            match phase {
-                Phase::Done => self.count(queue, Event::Done, 1),
-                Phase::Dead => self.count(queue, Event::Buried, 1),
-                Phase::Cancelled => self.count(queue, Event::Cancelled, 1),
-                Phase::Expired => self.count(queue, Event::Expired, 1),
-                Phase::Ready if known.phase() == Phase::Dead => self.count(queue, Event::Redriven, 1),
-                _ => {}
-            }
+        slot.write(&after);
+        slot.publish(word);
+        self.tell(id.slot());
+        let queue = before.queue;
+        let grown = |after: u16, before: u16| u64::from(after.saturating_sub(before));
+        self.count(queue, Event::Failed, grown(after.failures, before.failures));
+        self.count(queue, Event::LeaseExpired, grown(after.expiries, before.expiries));
+        self.count(queue, Event::Released, grown(after.releases, before.releases));
+        match phase {
+            Phase::Done => self.count(queue, Event::Done, 1),
+            Phase::Dead => self.count(queue, Event::Buried, 1),
+            Phase::Cancelled => self.count(queue, Event::Cancelled, 1),
+            Phase::Expired => self.count(queue, Event::Expired, 1),
+            Phase::Ready if known.phase() == Phase::Dead => self.count(queue, Event::Redriven, 1),
+            _ => {}
         }
         Some(())
     }
@@ -406,8 +373,28 @@ impl Recovery {
         let phase = phase_of(head.change.phase)?;
         let blank = StateWord::new(id.generation(), 0, phase, flags);
         let (word, fields) = changed(blank, phase, &base, &head.change, note);
-        self.place(id, word.with(flags), &fields)?;
-        self.orders.insert(id.slot(), head.order.get());
+        let as_of = head.as_of.get();
+        if self.place(id, word.with(flags), &fields) {
+            self.orders.insert(id.slot(), head.order.get());
+        } else {
+            let is_told = self.is_told_since(id.slot(), as_of);
+            let Some((slot, known)) = self.slot(id) else {
+                return Some(());
+            };
+            let mut merged = slot.fields();
+            merged.body = fields.body;
+            if merged.note.raw() < as_of {
+                merged.note = fields.note;
+            }
+            if is_told {
+                slot.write(&merged);
+            } else {
+                let note = merged.note;
+                slot.write(&Fields { note, ..fields });
+            }
+            slot.publish(if is_told { known } else { word.with(flags) });
+            self.orders.insert(id.slot(), head.order.get());
+        }
         Some(())
     }
 

@@ -52,7 +52,7 @@ impl Registry {
     /// The queue of that name.
     pub fn find(&self, name: &str) -> Option<&Queue> {
         let id = *self.names.read().by_name.get(name)?;
-        self.get(id)
+        self.get(id).filter(|queue| !queue.is_deleted())
     }
 
     /// Makes a queue, or finds the one of that name. `define` runs once for a new queue, before anybody can see
@@ -73,7 +73,8 @@ impl Registry {
             .check()
             .map_err(|error| Refusal::new(ErrorCode::InvalidArgument, error.0))?;
         let mut names = self.names.write();
-        if let Some(queue) = names.by_name.get(name).and_then(|id| self.get(*id)) {
+        let known = names.by_name.get(name).and_then(|id| self.get(*id));
+        if let Some(queue) = known.filter(|queue| !queue.is_deleted()) {
             return Ok((queue, false));
         }
         if names.next as usize >= QUEUES_MAX {

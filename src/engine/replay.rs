@@ -53,11 +53,29 @@ pub enum Begun {
     TooOld,
 }
 
+/// What is known of one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Being carried out; its record, if there will be one, stands in this segment or a later one.
+    InProgress(u32),
+    /// Carried out.
+    Applied(Applied),
+}
+
+impl Outcome {
+    fn applied(self) -> Option<Applied> {
+        match self {
+            Outcome::InProgress(_) => None,
+            Outcome::Applied(applied) => Some(applied),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Session {
     /// Numbers applied or in progress with where, oldest arrival first; all above `highest - SESSION_WINDOW`
     /// but for a few at the front that wait to be trimmed.
-    known: VecDeque<(u64, Option<Applied>)>,
+    known: VecDeque<(u64, Outcome)>,
     highest: u64,
     used_ms: u64,
     /// Sequence of the oldest log segment that a restart would need to know this session, 0 for none.
@@ -65,7 +83,7 @@ struct Session {
 }
 
 impl Session {
-    fn find(&self, number: u64) -> Option<Option<Applied>> {
+    fn find(&self, number: u64) -> Option<Outcome> {
         // New numbers are above all others, so the search is for resends and stragglers only.
         if number > self.highest {
             return None;
@@ -74,34 +92,41 @@ impl Session {
             .iter()
             .rev()
             .find(|(known, _)| *known == number)
-            .map(|(_, applied)| *applied)
+            .map(|(_, outcome)| *outcome)
     }
 
-    fn insert(&mut self, number: u64, applied: Option<Applied>) {
+    fn insert(&mut self, number: u64, outcome: Outcome) {
         self.highest = self.highest.max(number);
-        self.known.push_back((number, applied));
+        self.known.push_back((number, outcome));
         let floor = self.highest.saturating_sub(SESSION_WINDOW);
         while self
             .known
             .front()
-            .is_some_and(|(known, applied)| *known <= floor && applied.is_some())
+            .is_some_and(|(known, outcome)| *known <= floor && outcome.applied().is_some())
         {
             self.known.pop_front();
         }
         if self.known.len() as u64 > 2 * SESSION_WINDOW {
             self.known
-                .retain(|(known, applied)| *known > floor || applied.is_none());
+                .retain(|(known, outcome)| *known > floor || outcome.applied().is_none());
         }
     }
 
     fn set(&mut self, number: u64, applied: Applied) {
         if let Some(entry) = self.known.iter_mut().rev().find(|(known, _)| *known == number) {
-            entry.1 = Some(applied);
+            entry.1 = Outcome::Applied(applied);
         } else {
-            self.insert(number, Some(applied));
+            self.insert(number, Outcome::Applied(applied));
         }
-        if !applied.volatile && !applied.position.is_none() && self.oldest_sequence == 0 {
-            self.oldest_sequence = applied.position.sequence();
+        if !applied.volatile && !applied.position.is_none() {
+            self.needs(applied.position.sequence());
+        }
+    }
+
+    /// A restart needs the segment of that number, or what is logged again of it.
+    fn needs(&mut self, sequence: u32) {
+        if self.oldest_sequence == 0 || self.oldest_sequence > sequence {
+            self.oldest_sequence = sequence;
         }
     }
 }
@@ -136,8 +161,9 @@ impl Sessions {
         &self.shards[(session ^ (session >> 64)) as usize % SHARDS]
     }
 
-    /// Looks a request up and, if it is new, marks it as in progress.
-    pub fn begin(&self, request: RequestId, now_ms: u64) -> Begun {
+    /// Looks a request up and, if it is new, marks it as in progress. Its record will stand in the segment
+    /// `tail_sequence` or a later one.
+    pub fn begin(&self, request: RequestId, tail_sequence: u32, now_ms: u64) -> Begun {
         if !request.is_numbered() {
             return Begun::Fresh;
         }
@@ -148,11 +174,11 @@ impl Sessions {
         let session = shard.entry(request.session).or_default();
         session.used_ms = now_ms;
         match session.find(request.number) {
-            Some(Some(applied)) => Begun::Applied(applied),
-            Some(None) => Begun::InProgress,
-            None if request.number + SESSION_WINDOW <= session.highest => Begun::TooOld,
+            Some(Outcome::Applied(applied)) => Begun::Applied(applied),
+            Some(Outcome::InProgress(_)) => Begun::InProgress,
+            None if request.number <= session.highest.saturating_sub(SESSION_WINDOW) => Begun::TooOld,
             None => {
-                session.insert(request.number, None);
+                session.insert(request.number, Outcome::InProgress(tail_sequence));
                 Begun::Fresh
             }
         }
@@ -167,33 +193,14 @@ impl Sessions {
         }
     }
 
-    /// The request was refused and changed nothing, so it may be sent again.
+    /// The request was refused or changed nothing, so it may be sent again. One that was finished stays so.
     pub fn abandon(&self, request: RequestId) {
         if request.is_numbered() {
             if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
                 session
                     .known
-                    .retain(|(known, applied)| *known != request.number || applied.is_some());
+                    .retain(|(known, outcome)| *known != request.number || outcome.applied().is_some());
             }
-        }
-    }
-
-    /// The request was carried out; unless it was noted where, it left no record.
-    pub fn settle_if_pending(&self, request: RequestId) {
-        if !request.is_numbered() {
-            return;
-        }
-        let mut shard = self.shard(request.session).lock();
-        if let Some(session) = shard.get_mut(&request.session)
-            && session.find(request.number) == Some(None)
-        {
-            session.set(
-                request.number,
-                Applied {
-                    position: LogPosition::NONE,
-                    volatile: true,
-                },
-            );
         }
     }
 
@@ -235,7 +242,6 @@ impl Sessions {
                 shard
                     .get(&request.session)
                     .and_then(|session| session.find(request.number))
-                    .flatten()
             };
             if known.is_none() {
                 self.restore(request, nowhere, now_ms);
@@ -243,26 +249,32 @@ impl Sessions {
         }
         if let Some(session) = self.shard(snapshot.session).lock().get_mut(&snapshot.session) {
             session.highest = session.highest.max(snapshot.highest);
-            if session.oldest_sequence == 0 {
-                session.oldest_sequence = position.sequence();
-            }
+            session.needs(position.sequence());
         }
     }
 
+    /// Whether the record of a request that is being carried out may stand in a segment up to `sequence`.
+    pub fn is_begun_by(&self, sequence: u32) -> bool {
+        self.shards.iter().any(|shard| {
+            let shard = shard.lock();
+            let mut known = shard.values().flat_map(|session| &session.known);
+            known.any(|(_, outcome)| matches!(outcome, Outcome::InProgress(begun) if *begun <= sequence))
+        })
+    }
+
     /// Sessions that a restart could not know any more if the segments up to `sequence` were gone. They are to
-    /// be logged again, and count from `logged_from` on as logged in that segment or later ones.
-    pub fn needing(&self, sequence: u32, logged_from: u32) -> Vec<SessionSnapshot> {
+    /// be logged again, and [`logged`](Self::logged) then says so.
+    pub fn needing(&self, sequence: u32) -> Vec<SessionSnapshot> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            for (id, session) in shard.lock().iter_mut() {
+            for (id, session) in shard.lock().iter() {
                 if session.oldest_sequence == 0 || session.oldest_sequence > sequence {
                     continue;
                 }
-                session.oldest_sequence = logged_from;
                 let applied = session
                     .known
                     .iter()
-                    .filter(|(_, applied)| applied.is_some_and(|a| !a.volatile))
+                    .filter(|(_, outcome)| outcome.applied().is_some_and(|applied| !applied.volatile))
                     .map(|(number, _)| *number)
                     .collect();
                 found.push(SessionSnapshot {
@@ -273,6 +285,14 @@ impl Sessions {
             }
         }
         found
+    }
+
+    /// A session was logged again. A restart needs segments from `sequence` on, which is where the log's tail was
+    /// before the session was looked at.
+    pub fn logged(&self, session: u128, sequence: u32) {
+        if let Some(session) = self.shard(session).lock().get_mut(&session) {
+            session.oldest_sequence = sequence;
+        }
     }
 }
 
@@ -304,47 +324,69 @@ mod tests {
     #[test]
     fn a_request_is_fresh_once() {
         let sessions = Sessions::default();
-        assert_eq!(sessions.begin(request(1), 0), Begun::Fresh);
-        assert_eq!(sessions.begin(request(1), 0), Begun::InProgress);
+        assert_eq!(sessions.begin(request(1), 1, 0), Begun::Fresh);
+        assert_eq!(sessions.begin(request(1), 1, 0), Begun::InProgress);
         sessions.finish(request(1), applied(8));
-        assert_eq!(sessions.begin(request(1), 0), Begun::Applied(applied(8)));
+        assert_eq!(sessions.begin(request(1), 1, 0), Begun::Applied(applied(8)));
     }
 
     #[test]
     fn a_refused_request_may_come_again() {
         let sessions = Sessions::default();
-        assert_eq!(sessions.begin(request(5), 0), Begun::Fresh);
+        assert_eq!(sessions.begin(request(5), 1, 0), Begun::Fresh);
         sessions.abandon(request(5));
-        assert_eq!(sessions.begin(request(5), 0), Begun::Fresh);
+        assert_eq!(sessions.begin(request(5), 1, 0), Begun::Fresh);
     }
 
     #[test]
     fn numbers_may_arrive_out_of_order_within_the_window() {
         let sessions = Sessions::default();
         for number in [3, 1, 2] {
-            assert_eq!(sessions.begin(request(number), 0), Begun::Fresh);
+            assert_eq!(sessions.begin(request(number), 1, 0), Begun::Fresh);
             sessions.finish(request(number), applied(number * 8));
         }
-        assert_eq!(sessions.begin(request(1), 0), Begun::Applied(applied(8)));
+        assert_eq!(sessions.begin(request(1), 1, 0), Begun::Applied(applied(8)));
     }
 
     #[test]
     fn beyond_the_window_the_outcome_is_unknown() {
         let sessions = Sessions::default();
         for number in 1..=3 * SESSION_WINDOW {
-            assert_eq!(sessions.begin(request(number), 0), Begun::Fresh);
+            assert_eq!(sessions.begin(request(number), 1, 0), Begun::Fresh);
             sessions.finish(request(number), applied(number * 8));
         }
         let highest = 3 * SESSION_WINDOW;
         assert_eq!(
-            sessions.begin(request(highest - SESSION_WINDOW), 0),
+            sessions.begin(request(highest - SESSION_WINDOW), 1, 0),
             Begun::TooOld
         );
         let oldest = highest - SESSION_WINDOW + 1;
         assert_eq!(
-            sessions.begin(request(oldest), 0),
+            sessions.begin(request(oldest), 1, 0),
             Begun::Applied(applied(oldest * 8))
         );
+    }
+
+    #[test]
+    fn the_highest_number_of_all_is_no_trouble() {
+        let sessions = Sessions::default();
+        assert_eq!(sessions.begin(request(u64::MAX), 1, 0), Begun::Fresh);
+        sessions.finish(request(u64::MAX), applied(8));
+        assert_eq!(
+            sessions.begin(request(u64::MAX), 1, 0),
+            Begun::Applied(applied(8))
+        );
+        assert_eq!(sessions.begin(request(u64::MAX - 1), 1, 0), Begun::Fresh);
+    }
+
+    #[test]
+    fn a_request_under_way_keeps_its_segment() {
+        let sessions = Sessions::default();
+        assert_eq!(sessions.begin(request(1), 4, 0), Begun::Fresh);
+        assert!(sessions.is_begun_by(4) && !sessions.is_begun_by(3));
+        sessions.finish(request(1), applied(8));
+        assert!(!sessions.is_begun_by(4));
+        assert_eq!(sessions.needing(1).len(), 1);
     }
 
     #[test]
@@ -352,7 +394,7 @@ mod tests {
         let sessions = Sessions::default();
         for session in 1..=(SESSIONS_MAX as u128 * 2) {
             let request = RequestId { session, number: 1 };
-            assert_eq!(sessions.begin(request, session as u64), Begun::Fresh);
+            assert_eq!(sessions.begin(request, 1, session as u64), Begun::Fresh);
             sessions.finish(request, applied(8));
         }
         let kept: usize = sessions.shards.iter().map(|shard| shard.lock().len()).sum();

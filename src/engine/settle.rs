@@ -6,7 +6,7 @@ use super::journal::{self, Kind};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
 use super::slot::{Phase, StateWord};
-use super::{Confirmed, Engine, log_refusal, replayed};
+use super::{Confirmed, Engine, replayed};
 use crate::base::batch::{SettleBatch, Settlement};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::{SettleEntry, Verb};
@@ -14,7 +14,6 @@ use crate::base::job::Token;
 use crate::base::limits::DELIVERIES_MAX;
 use crate::base::queue::Durability;
 use crate::base::sync::{spin_hint, yield_now};
-use std::collections::HashSet;
 
 impl Engine {
     /// Settles deliveries. What was not plainly done comes in `items`: `LEASE_LOST` and `JOB_NOT_FOUND` change
@@ -31,39 +30,71 @@ impl Engine {
     ) -> Result<Confirmed, Refusal> {
         items.clear();
         self.check_open()?;
-        match self.sessions.begin(request, now_ms) {
+        match self.begin(request, now_ms) {
             Begun::Fresh => {}
-            Begun::Applied(applied) => return self.replay_settle(applied, batch, items),
+            Begun::Applied(applied) => return self.replay_settle(applied, items),
             other => return Err(not_fresh(other)),
         }
         let mut set = ChangeSet::default();
+        self.take_settlements(batch, now_ms, &mut set, items);
+        let done = self.carry_out(&mut set, request, now_ms, items);
+        if set.is_empty() || done.is_err() {
+            // Nothing was done, so nothing needs to be remembered: asked again, the answer is no other.
+            self.sessions.abandon(request);
+        }
+        if done.is_err() {
+            items.clear();
+        }
+        done
+    }
+
+    /// Takes what the batch settles; what is refused comes in `items`.
+    pub(super) fn take_settlements<'a>(
+        &self,
+        batch: &SettleBatch<'a>,
+        now_ms: u64,
+        set: &mut ChangeSet<'a>,
+        items: &mut Vec<ItemError>,
+    ) {
         for (position, settlement) in batch.items().enumerate() {
-            if let Err(code) = self.take_settlement(&settlement, now_ms, &mut set) {
+            match self.take_settlement(&settlement, now_ms, set, Patience::Limited) {
+                Ok(()) => {}
+                Err(NotTaken::Refused(code)) => items.push(ItemError {
+                    position: position as u32,
+                    code,
+                }),
+                Err(NotTaken::Contended) => {
+                    self.undo(set);
+                    set.clear();
+                    items.clear();
+                    return self.take_in_order(batch, now_ms, set, items);
+                }
+            }
+        }
+    }
+
+    /// As [`take_settlements`](Self::take_settlements), slot by slot in ascending order. Whoever waits for a slot
+    /// while holding others takes them in this order, so that no two wait for each other.
+    fn take_in_order<'a>(
+        &self,
+        batch: &SettleBatch<'a>,
+        now_ms: u64,
+        set: &mut ChangeSet<'a>,
+        items: &mut Vec<ItemError>,
+    ) {
+        let mut settlements: Vec<_> = batch.items().enumerate().collect();
+        settlements.sort_by_key(|(_, settlement)| settlement.token.id.slot());
+        for (position, settlement) in settlements {
+            if let Err(NotTaken::Refused(code)) =
+                self.take_settlement(&settlement, now_ms, set, Patience::Endless)
+            {
                 items.push(ItemError {
                     position: position as u32,
                     code,
                 });
             }
         }
-        match self.log_changes(&mut set, request, now_ms) {
-            Ok(logged) => {
-                let level = self.apply(&set, now_ms);
-                self.sessions.finish(
-                    request,
-                    Applied {
-                        position: logged.at,
-                        volatile: false,
-                    },
-                );
-                Ok(self.confirmed(level, logged, items))
-            }
-            Err(error) => {
-                self.undo(&set);
-                self.sessions.abandon(request);
-                items.clear();
-                Err(log_refusal(error))
-            }
-        }
+        items.sort_by_key(|item| item.position);
     }
 
     /// What a settlement promises. A repeated ack is answered as durable only once the first one is: the tail
@@ -88,13 +119,14 @@ impl Engine {
     }
 
     /// Takes the job of a settlement and says what becomes of it, or why not.
-    pub(super) fn take_settlement<'a>(
+    fn take_settlement<'a>(
         &self,
         settlement: &Settlement<'a>,
         now_ms: u64,
         set: &mut ChangeSet<'a>,
-    ) -> Result<(), ErrorCode> {
-        let before = self.take_leased(settlement.token, settlement.verb, set)?;
+        patience: Patience,
+    ) -> Result<(), NotTaken> {
+        let before = self.take_leased(settlement.token, settlement.verb, set, patience)?;
         let number = settlement.token.id.slot();
         if settlement.verb == Verb::Ack && settlement.note.is_none() {
             set.done.push((number, before));
@@ -156,77 +188,111 @@ impl Engine {
     }
 
     /// Takes a leased job by its token: Leased to Busy. Returns the word before.
-    fn take_leased(&self, token: Token, verb: Verb, set: &ChangeSet<'_>) -> Result<StateWord, ErrorCode> {
-        let slot = self.slab.get(token.id.slot()).ok_or(ErrorCode::JobNotFound)?;
+    fn take_leased(
+        &self,
+        token: Token,
+        verb: Verb,
+        set: &ChangeSet<'_>,
+        patience: Patience,
+    ) -> Result<StateWord, NotTaken> {
+        let refused = |code| Err(NotTaken::Refused(code));
+        let Some(slot) = self.slab.get(token.id.slot()) else {
+            return refused(ErrorCode::JobNotFound);
+        };
         let mut looks = 0u32;
         loop {
             let word = slot.state();
             if word.generation() != token.id.generation()
                 || matches!(word.phase(), Phase::Free | Phase::Zombie)
             {
-                return Err(ErrorCode::JobNotFound);
+                return refused(ErrorCode::JobNotFound);
             }
             match word.phase() {
-                Phase::Busy if word.attempt() != token.attempt => return Err(ErrorCode::LeaseLost),
+                Phase::Busy if word.attempt() != token.attempt => return refused(ErrorCode::LeaseLost),
                 // The same delivery twice in one batch: the first mention decides.
                 Phase::Busy if set.holds(token.id.slot()) => {
-                    return Err(if verb == Verb::Ack {
+                    return refused(if verb == Verb::Ack {
                         ErrorCode::AlreadySettled
                     } else {
                         ErrorCode::LeaseLost
                     });
                 }
                 // Somebody settles or expires this very delivery; what it comes to decides the answer.
-                Phase::Busy => wait_a_little(&mut looks),
+                Phase::Busy => {
+                    if patience.is_over(looks, set) {
+                        return Err(NotTaken::Contended);
+                    }
+                    wait_a_little(&mut looks);
+                }
                 Phase::Leased if word.attempt() == token.attempt => {
                     if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
                         return Ok(word);
                     }
                 }
                 Phase::Done if verb == Verb::Ack && word.attempt() == token.attempt => {
-                    return Err(ErrorCode::AlreadySettled);
+                    return refused(ErrorCode::AlreadySettled);
                 }
-                _ => return Err(ErrorCode::LeaseLost),
+                _ => return refused(ErrorCode::LeaseLost),
             }
         }
     }
 
-    /// Makes the answer to a settlement again from its record: what stands there was done.
-    fn replay_settle(
+    /// Makes the answer to a settlement again from its record.
+    fn replay_settle(&self, applied: Applied, items: &mut Vec<ItemError>) -> Result<Confirmed, Refusal> {
+        self.replay_changes(applied, items)
+            .map(|(_, confirmed)| confirmed)
+    }
+
+    /// Makes the answer to a request again that changed jobs: how many, and in `items` what was refused.
+    pub(super) fn replay_changes(
         &self,
         applied: Applied,
-        batch: &SettleBatch<'_>,
         items: &mut Vec<ItemError>,
-    ) -> Result<Confirmed, Refusal> {
-        let settled: Option<HashSet<u64>> = self.with_record(applied, |kind, body| {
+    ) -> Result<(usize, Confirmed), Refusal> {
+        let changed = self.with_record(applied, |kind, body| {
             let body = match kind {
                 Kind::Change => journal::parse_change(body)?,
-                Kind::Step => journal::parse_change(journal::parse_step(body)?.0)?,
                 _ => return None,
             };
-            let done = body.done.iter().map(|entry| entry.id.get());
-            Some(
-                done.chain(body.changes.iter().map(|entry| entry.id.get()))
-                    .collect(),
-            )
-        });
-        let settled = settled.ok_or_else(already_applied)?;
-        for (position, settlement) in batch.items().enumerate() {
-            if !settled.contains(&settlement.token.id.0) {
-                let known = self.job(settlement.token.id).is_ok();
-                let code = if known {
-                    ErrorCode::LeaseLost
-                } else {
-                    ErrorCode::JobNotFound
-                };
+            for refused in body.refused {
                 items.push(ItemError {
-                    position: position as u32,
-                    code,
+                    position: refused.position.get(),
+                    code: ErrorCode::from_u16(refused.code.get())?,
                 });
             }
-        }
-        Ok(replayed(applied))
+            Some(body.done.len() + body.changes.len())
+        });
+        changed
+            .map(|count| (count, replayed(applied)))
+            .ok_or_else(already_applied)
     }
+}
+
+/// How long to wait for a job that somebody else has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// A moment, if other jobs are held meanwhile: somebody may hold this one and wait for those.
+    Limited,
+    /// Until it is given back. Only for those who take jobs in the order of their slots.
+    Endless,
+}
+
+impl Patience {
+    /// Looks before somebody who holds other jobs gives them back first.
+    const LOOKS: u32 = 96;
+
+    pub(super) fn is_over(self, looks: u32, held: &ChangeSet<'_>) -> bool {
+        self == Patience::Limited && looks >= Self::LOOKS && !held.is_empty()
+    }
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// It is not to be had for this.
+    Refused(ErrorCode),
+    /// Somebody else has it, and the caller holds others: give those back, and take all in order.
+    Contended,
 }
 
 /// Waits for the owner of a Busy slot, which only has to finish a short piece of work: spins first, then lets

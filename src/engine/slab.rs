@@ -24,6 +24,8 @@ pub struct Slab {
     slots: u32,
     free: SlotPool,
     generation_high: AtomicU32,
+    /// Generations below this may have been used in any slot before the last start, without a trace.
+    generation_floor: u32,
 }
 
 impl Slab {
@@ -34,6 +36,7 @@ impl Slab {
             slots,
             free: SlotPool::new(slots),
             generation_high: AtomicU32::new(0),
+            generation_floor: 0,
         }
     }
 
@@ -76,10 +79,13 @@ impl Slab {
         let old = slot.state();
         debug_assert_eq!(old.phase(), Phase::Free, "slot {number} was taken while in use");
         let mut generation = old.generation().wrapping_add(1);
-        if high.wrapping_sub(generation) as i32 > LAG_MAX as i32
-            || old.generation() == 0 && is_newer(high, generation)
+        // Behind by more than the limit, and not just a little ahead of a `high` that was read early.
+        let lag = high.wrapping_sub(generation);
+        if (LAG_MAX..u32::MAX - LAG_MAX).contains(&lag) || old.generation() == 0 && is_newer(high, generation)
         {
             generation = high;
+        } else if is_newer(self.generation_floor, generation) {
+            generation = self.generation_floor;
         }
         // 0 means "never used": ids with it do not exist.
         let word = StateWord::new(
@@ -122,6 +128,7 @@ impl Slab {
             fresh_from,
         );
         self.free = free;
+        self.generation_floor = generation_high;
         self.generation_high.store(generation_high, Ordering::Relaxed);
     }
 }

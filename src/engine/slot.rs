@@ -345,6 +345,12 @@ impl<'a> Slot<'a> {
         self.words[3].load(Ordering::Relaxed) >> 16
     }
 
+    /// The end of the TTL alone.
+    #[inline]
+    pub fn expires_ms(self) -> u64 {
+        self.words[5].load(Ordering::Relaxed) >> 16
+    }
+
     /// State and fields that belong together, or `None` while somebody is changing them.
     pub fn snapshot(self) -> Option<(StateWord, Fields)> {
         let before = self.state();

@@ -1,8 +1,8 @@
 //! Looking without touching: status of jobs, listings, peeks, numbers of queues.
 
+use super::deliver::BodyReader;
 use super::journal;
 use super::queue::{Queue, QueueId};
-use super::reserve::BodyReader;
 use super::settle::wait_a_little;
 use super::slot::{Fields, Phase, RESULT, Slot, StateWord, VOLATILE, id_of};
 use super::{Engine, QueueOptions};
@@ -90,7 +90,7 @@ impl Engine {
         let mut handles = vec![0; limit];
         let mut jobs = Vec::new();
         for priority in (0..PRIORITIES).rev() {
-            let seen = queue.ring(priority).peek(&self.pool, &mut handles);
+            let seen = queue.peek_ready(&self.pool, priority as u8, &mut handles);
             for number in &handles[..seen] {
                 let slot = self.slab.slot(*number);
                 if let Some((word, fields)) = stable(slot)
@@ -150,7 +150,7 @@ impl Engine {
         let volatile = word.has(VOLATILE);
         let (mut meta, mut payload) = (Vec::new(), Vec::new());
         if !state.is_finished() {
-            BodyReader::new(self.log(volatile)).read(slot, fields, |body| {
+            BodyReader::new(self).read(volatile, slot, fields, |body| {
                 let (head, rest) = body.split_at(usize::from(fields.meta_len));
                 meta = head.to_vec();
                 if with_payload {

@@ -1,20 +1,22 @@
 //! The atomic step (G6): settle some jobs and enqueue others, in one record, all or nothing.
 
+use super::admit::Admitted;
 use super::change::{ChangeSet, Logged};
 use super::dedupe::Keys;
-use super::enqueue::{Admitted, EnqueueReply, already_applied, not_fresh, put_enqueue};
-use super::journal::{self, Kind, NUMBERED, Prelude, StepHead};
+use super::enqueue::{EnqueueReply, already_applied, not_fresh, put_enqueue};
+use super::journal::{self, AnswerEntry, GroupHead, Kind, NUMBERED, Prelude, StepHead};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
-use crate::base::code::{ErrorCode, ItemError, Refusal};
+use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::Durability;
-use crate::log::{LogError, LogPosition, Room};
+use crate::base::sync::{Ordering, fence};
+use crate::log::{Claim, LogError, LogPosition, Room};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::U32;
+use zerocopy::little_endian::{U16, U32, U64};
 
 impl Engine {
     /// Settles and enqueues in one step. Every settlement must hold its lease, or nothing happens and
@@ -35,7 +37,7 @@ impl Engine {
     ) -> Result<Confirmed, Refusal> {
         reply.clear();
         self.check_open()?;
-        match self.sessions.begin(request, now_ms) {
+        match self.begin(request, now_ms) {
             Begun::Fresh => {}
             Begun::Applied(applied) => return self.replay_step(applied, reply),
             other => return Err(not_fresh(other)),
@@ -56,14 +58,16 @@ impl Engine {
         reply: &mut EnqueueReply,
     ) -> Result<Confirmed, Refusal> {
         let mut set = ChangeSet::default();
-        for (position, settlement) in settles.into_iter().flat_map(|batch| batch.items()).enumerate() {
-            if let Err(code) = self.take_settlement(&settlement, now_ms, &mut set) {
+        if let Some(batch) = settles {
+            let mut items = Vec::new();
+            self.take_settlements(batch, now_ms, &mut set, &mut items);
+            if let Some(first) = items.first() {
                 self.undo(&set);
-                reply.items.push(ItemError {
-                    position: position as u32,
-                    code,
-                });
-                let text = format!("settlement {position} of the step: {code}; nothing was done");
+                reply.items.push(*first);
+                let text = format!(
+                    "settlement {} of the step: {}; nothing was done",
+                    first.position, first.code
+                );
                 return Err(Refusal::new(ErrorCode::StepRefused, text));
             }
         }
@@ -93,16 +97,13 @@ impl Engine {
                     }
                     let level = self.apply(&set, now_ms);
                     drop(guards);
-                    self.sessions.finish(
-                        request,
-                        Applied {
-                            position: logged.at,
-                            volatile: false,
-                        },
-                    );
+                    self.sessions.finish(request, logged.applied());
                     admitted
                         .iter()
                         .for_each(|group| self.wake(group.1.queue, group.1.len()));
+                    for (_, group) in &admitted {
+                        self.drop_if_deleted(group.queue, now_ms);
+                    }
                     let level = admitted.iter().map(|group| group.0).fold(level, Durability::max);
                     return Ok(self.confirmed(level, logged, &[]));
                 }
@@ -140,7 +141,8 @@ impl Engine {
             Some((_, keys)) => keys,
             None => &mut none,
         };
-        Ok((level, self.admit(queue, batch, level, keys, now_ms, reply)?))
+        let admitted = self.admit(queue, batch, level, keys, now_ms, reply)?;
+        Ok((admitted.level, admitted))
     }
 
     /// Writes the step's record, and bodies of volatile jobs into the volatile log. Returns the record and where
@@ -185,17 +187,13 @@ impl Engine {
         reply: &EnqueueReply,
         bodies: &mut [(LogPosition, LogPosition)],
     ) -> Result<Logged, LogError> {
-        let durable = || {
-            groups
-                .iter()
-                .filter(|(_, group)| !group.volatile)
-                .map(|(_, group)| group)
-        };
+        let told = groups
+            .iter()
+            .filter(|(_, group)| group_len(group, request) > 0)
+            .count();
         let prelude = Prelude::len_for(request);
         let change_len = self.change_len(set);
-        let groups_len: usize = durable()
-            .map(|group| 8 + journal::enqueue_len(&group.batch))
-            .sum();
+        let groups_len: usize = groups.iter().map(|(_, group)| group_len(group, request)).sum();
         let room = if groups.is_empty() {
             Room::Settle
         } else {
@@ -206,13 +204,15 @@ impl Engine {
             .into_iter()
             .try_for_each(|generation| self.note_generation(generation, now_ms))?;
         let len = prelude + size_of::<StepHead>() + change_len + groups_len;
+        // Release: who reads the log's tail behind this record finds the jobs taken (see `copy_job`).
+        fence(Ordering::Release);
         let mut claim = self.durable.claim(len, room)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
         let head = StepHead {
             change_len: U32::new(change_len as u32),
-            groups: U32::new(durable().count() as u32),
+            groups: U32::new(told as u32),
         };
         claim.put(head.as_bytes());
         let change_at = claim
@@ -221,17 +221,30 @@ impl Engine {
         self.put_changes(&mut claim, change_at, set);
         let mut group_at = change_at.plus(change_len as u32);
         let mut live = 0;
-        for (index, (_, group)) in groups
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, group))| !group.volatile)
-        {
-            let group_len = journal::enqueue_len(&group.batch);
-            claim.put(&(group_len as u64).to_le_bytes());
-            bodies[index].1 = group_at.plus(8 + journal::enqueue_bodies_offset(group.batch.count()) as u32);
-            put_enqueue(&mut claim, group, reply);
-            group_at = group_at.plus(8 + group_len as u32);
-            live += group.len() as u32;
+        for (index, (_, group)) in groups.iter().enumerate() {
+            let len = group_len(group, request);
+            if len == 0 {
+                continue;
+            }
+            let head = GroupHead {
+                len: U32::new((len - size_of::<GroupHead>()) as u32),
+                kind: U32::new(if group.volatile {
+                    GroupHead::ANSWER
+                } else {
+                    GroupHead::JOBS
+                }),
+            };
+            claim.put(head.as_bytes());
+            if group.volatile {
+                put_answers(&mut claim, group, reply);
+            } else {
+                let bodies_offset =
+                    size_of::<GroupHead>() + journal::enqueue_bodies_offset(group.batch.count());
+                bodies[index].1 = group_at.plus(bodies_offset as u32);
+                put_enqueue(&mut claim, group, reply);
+                live += group.len() as u32;
+            }
+            group_at = group_at.plus(len as u32);
         }
         let at = claim.position();
         let end = claim.commit(
@@ -240,11 +253,41 @@ impl Engine {
             now_ms,
             live,
         );
-        Ok(Logged { at, end: Some(end) })
+        Ok(Logged {
+            at,
+            end: Some(end),
+            volatile: false,
+        })
     }
 
     fn replay_step(&self, applied: Applied, reply: &mut EnqueueReply) -> Result<Confirmed, Refusal> {
         self.replay_enqueue(applied, reply)
+    }
+}
+
+/// Length of a group in the record, head included. Of jobs that are not logged only a numbered request keeps
+/// something: what it was answered.
+fn group_len(group: &Admitted<'_>, request: RequestId) -> usize {
+    if !group.volatile {
+        size_of::<GroupHead>() + journal::enqueue_len(&group.batch)
+    } else if request.is_numbered() {
+        size_of::<GroupHead>() + group.batch.count() * size_of::<AnswerEntry>()
+    } else {
+        0
+    }
+}
+
+fn put_answers(claim: &mut Claim<'_>, group: &Admitted<'_>, reply: &EnqueueReply) {
+    let mut others = group.others.iter().peekable();
+    let ids = &reply.ids[group.ids_from..group.ids_from + group.batch.count()];
+    for (position, id) in ids.iter().enumerate() {
+        let other = others.next_if(|(other, _)| *other as usize == position);
+        let entry = AnswerEntry {
+            id: U64::new(*id),
+            flags: U16::new(other.map_or(0, |(_, flag)| *flag)),
+            reserved: [0; 6],
+        };
+        claim.put(entry.as_bytes());
     }
 }
 

@@ -63,7 +63,8 @@ pub struct Wheel {
     /// The tick up to which everything has fired.
     tick: u64,
     levels: Vec<Vec<Vec<Entry>>>,
-    len: usize,
+    /// Entries by level, so that a clock that jumps skips what is empty.
+    counts: [usize; LEVELS],
 }
 
 impl Wheel {
@@ -73,18 +74,18 @@ impl Wheel {
         Self {
             tick: now_ms / TICK_MS,
             levels: (0..LEVELS).map(|_| level()).collect(),
-            len: 0,
+            counts: [0; LEVELS],
         }
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.len
+        self.counts.iter().sum()
     }
 
     /// Enters a deadline; one that has passed fires at the next tick.
     pub fn insert(&mut self, entry: Entry) {
-        self.len += 1;
         self.place(entry);
     }
 
@@ -99,49 +100,63 @@ impl Wheel {
         };
         let bucket = (due >> (BITS * level as u32)) as usize % BUCKETS;
         self.levels[level][bucket].push(entry);
+        self.counts[level] += 1;
     }
 
     /// Moves on to `now_ms` and appends what fires to `fired`, until there are `budget` of them (then the rest
     /// comes with the next call; a bucket is not split). Says whether it got as far as `now_ms`.
     pub fn advance(&mut self, now_ms: u64, budget: usize, fired: &mut Vec<Entry>) -> bool {
         let target = now_ms / TICK_MS;
-        if self.len == 0 {
-            self.tick = self.tick.max(target);
-            return true;
-        }
         while self.tick < target {
             if fired.len() >= budget {
                 return false;
             }
-            self.tick += 1;
-            // Higher levels first: what comes down may be due on this very tick.
-            for level in (1..LEVELS).rev() {
-                if self.tick % (1 << (BITS * level as u32)) == 0 {
+            // The next tick at which anything can happen: a bucket of the lowest level that is not empty comes.
+            let stride = match self.counts.iter().position(|count| *count > 0) {
+                Some(level) => 1u64 << (BITS * level as u32),
+                None => u64::MAX,
+            };
+            let next = (self.tick / stride).saturating_add(1).saturating_mul(stride);
+            if next > target {
+                self.tick = target;
+                return true;
+            }
+            self.tick = next;
+            // Lower levels first: what comes from further up was entered earlier and goes in front.
+            for level in 1..LEVELS {
+                if self.tick.is_multiple_of(1 << (BITS * level as u32)) {
                     self.come_down(level);
                 }
             }
             let bucket = &mut self.levels[0][self.tick as usize % BUCKETS];
-            self.len -= bucket.len();
+            self.counts[0] -= bucket.len();
             fired.append(bucket);
-            if self.len == 0 {
-                self.tick = target;
-            }
         }
         true
     }
 
+    /// Spreads a bucket over the levels below. What comes down was entered before anything that was put there
+    /// directly, so it goes in front: entries of one tick fire in the order in which they were entered.
     fn come_down(&mut self, level: usize) {
         let bucket = (self.tick >> (BITS * level as u32)) as usize % BUCKETS;
         let entries = std::mem::take(&mut self.levels[level][bucket]);
+        if entries.is_empty() {
+            return;
+        }
+        self.counts[level] -= entries.len();
+        let below = self.levels[..level].iter_mut().flatten();
+        let later: Vec<Vec<Entry>> = below.map(std::mem::take).collect();
         for entry in entries {
-            let due = entry.at_ms().div_ceil(TICK_MS);
-            if due <= self.tick {
+            if entry.at_ms().div_ceil(TICK_MS) <= self.tick {
                 // Due now: level 0's bucket of this tick is emptied right after.
                 self.levels[0][self.tick as usize % BUCKETS].push(entry);
+                self.counts[0] += 1;
             } else {
                 self.place(entry);
             }
         }
+        let below = self.levels[..level].iter_mut().flatten();
+        below.zip(later).for_each(|(bucket, later)| bucket.extend(later));
     }
 }
 
@@ -192,6 +207,30 @@ mod tests {
         let deadlines: Vec<u64> = (1..500).map(|n| n * n * 1_009).collect();
         let fired = fire_times(0, &deadlines, 1_000_000_000);
         assert_eq!(fired.len(), deadlines.len());
+    }
+
+    #[test]
+    fn entries_of_one_tick_fire_in_the_order_in_which_they_were_entered() {
+        let mut wheel = Wheel::new(0);
+        let due = 5_000 * TICK_MS;
+        let mut fired = Vec::new();
+        for n in 0..500 {
+            wheel.insert(entry(due, n));
+            assert!(wheel.advance(n * TICK_MS * 10, usize::MAX, &mut fired));
+        }
+        assert!(wheel.advance(due, usize::MAX, &mut fired));
+        let order: Vec<u64> = fired.iter().map(|entry| entry.id.0).collect();
+        assert_eq!(order, (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_clock_set_from_1970_to_today_does_not_walk_every_tick() {
+        let mut wheel = Wheel::new(0);
+        wheel.insert(entry(1_000, 1));
+        wheel.insert(entry(crate::base::limits::DELAY_MS_MAX, 2));
+        let mut fired = Vec::new();
+        assert!(wheel.advance(1_800_000_000_000, usize::MAX, &mut fired));
+        assert_eq!(fired.len(), 2);
     }
 
     #[test]

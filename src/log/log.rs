@@ -520,6 +520,7 @@ impl Log {
             done += self
                 .replenish(&mut keeper, budget.saturating_sub(done))
                 .unwrap_or(0);
+            self.discard(now_ms);
         }
         done + self.sync_in_background(now_ms)
     }

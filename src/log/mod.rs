@@ -2,9 +2,9 @@
 
 mod dir;
 mod error;
-#[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod examine;
 mod inspect;
+#[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;
 mod open;
 mod position;

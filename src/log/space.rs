@@ -33,6 +33,8 @@ pub(super) struct Space {
     disk_full: bool,
     /// When to try again then, in milliseconds since the Unix epoch.
     retry_ms: u64,
+    /// When memory was last given back, in milliseconds since the Unix epoch.
+    discard_ms: u64,
 }
 
 impl Space {
@@ -44,6 +46,7 @@ impl Space {
             existing_max,
             disk_full: false,
             retry_ms: 0,
+            discard_ms: 0,
         }
     }
 
@@ -364,6 +367,30 @@ impl Log {
             done += 1;
         }
         Ok(done)
+    }
+
+    /// In memory: gives the pages of a spare that was not needed for long back to the system, one a second. (Files
+    /// keep their blocks: a spare must have them.)
+    pub(super) fn discard(&self, now_ms: u64) {
+        let mut space = self.space.lock();
+        if self.directory.is_some()
+            || space.spare.len() <= limits::SEGMENTS_SPARE
+            || now_ms < space.discard_ms
+        {
+            return;
+        }
+        space.discard_ms = now_ms + limits::SYNC_INTERVAL_MS;
+        // The one at the front would be used last. Out of the list, and so the caller's alone, while it loses its
+        // pages; then behind the others that are more than are wanted, so that each has its turn.
+        let coldest = space.spare.remove(0);
+        drop(space);
+        // Best effort: what is not given back is still good.
+        let _ = self.segments.by_number(coldest).region().discard();
+        let mut space = self.space.lock();
+        let place = (space.spare.len() + 1)
+            .saturating_sub(limits::SEGMENTS_SPARE)
+            .min(space.spare.len());
+        space.spare.insert(place, coldest);
     }
 
     /// Segments that hold a part of the log.

@@ -120,8 +120,14 @@ struct Log {
     start: LogPosition,
     tail: Tail,
     segments: [Segment; 2],
+    /// What whoever finds the second segment must see: written by the roll, before the tail is moved there.
+    installed: UnsafeCell<bool>,
     roll_lock: Mutex<()>,
 }
+
+// SAFETY: `installed` is written under the roll lock and read behind the tail's edge; loom reports otherwise.
+#[allow(unsafe_code, reason = "a cell that loom watches")]
+unsafe impl Sync for Log {}
 
 impl Log {
     const UNITS: u32 = 4;
@@ -134,11 +140,16 @@ impl Log {
             start,
             tail: Tail::new(start),
             segments: [segment(7), segment(8)],
+            installed: UnsafeCell::new(false),
             roll_lock: Mutex::new(()),
         }
     }
 
+    #[allow(unsafe_code, reason = "a cell that loom watches")]
     fn segment(&self, position: LogPosition) -> &Segment {
+        // SAFETY: the position came from the tail; loom checks that this orders the reading.
+        let installed = position.sequence() == 1 || self.installed.with(|installed| unsafe { *installed });
+        assert!(installed);
         &self.segments[position.sequence() as usize - 1]
     }
 
@@ -155,6 +166,7 @@ impl Log {
         }
     }
 
+    #[allow(unsafe_code, reason = "a cell that loom watches")]
     fn roll(&self, full: LogPosition, len: u32, end: u32) {
         let _rolling = self.roll_lock.lock().unwrap();
         let tail = self.tail.load();
@@ -162,6 +174,8 @@ impl Log {
             return;
         }
         let start = LogPosition::new(2, START);
+        // SAFETY: nobody looks before the tail is moved; loom checks that.
+        self.installed.with_mut(|installed| unsafe { *installed = true });
         self.segments[1].commit(start, 1, UNIT);
         let left = self.tail.roll(start.plus(UNIT));
         if end - left.offset() >= UNIT {

@@ -3,7 +3,7 @@
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::{JobId, JobState};
 use crate::engine::journal::{
-    ChangeEntry, JobHead, Kind, Prelude, parse_change, parse_enqueue, parse_reserve, parse_step,
+    ChangeEntry, Group, JobHead, Kind, Prelude, parse_change, parse_enqueue, parse_reserve, parse_step,
 };
 use crate::log::Recovered;
 use serde::Serialize;
@@ -54,8 +54,10 @@ impl Record {
             Kind::Step => {
                 let (change, groups) = parse_step(body)?;
                 changed(change, &mut jobs)?;
-                for (_, group) in groups {
-                    enqueued(group, &mut jobs)?;
+                for group in groups {
+                    if let Group::Jobs(_, body) = group {
+                        enqueued(body, &mut jobs)?;
+                    }
                 }
             }
             Kind::Job => {

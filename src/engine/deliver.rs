@@ -1,0 +1,191 @@
+//! Bringing jobs that were taken to the worker, and bringing them again when the answer was lost.
+
+use super::enqueue::already_applied;
+use super::journal::{Kind, parse_reserve};
+use super::queue::{Event, Queue, QueueId};
+use super::replay::Applied;
+use super::reserve::Taken;
+use super::slot::{Fields, Phase, Slot, TIMED, VOLATILE};
+use super::{Confirmed, Engine, replayed};
+use crate::base::code::Refusal;
+use crate::base::job::{JobId, Token};
+use crate::log::{Log, Pin};
+
+/// What a worker is told about a delivery besides its metadata and payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryHead {
+    /// What settles it.
+    pub token: Token,
+    /// The queue it came from.
+    pub queue: QueueId,
+    /// When the job was accepted, in milliseconds since the Unix epoch.
+    pub enqueued_ms: u64,
+    /// How long the lease runs from now, in milliseconds.
+    pub lease_ms: u32,
+    /// Length of the payload.
+    pub payload_len: u32,
+    /// Length of the metadata, which stands before the payload.
+    pub meta_len: u16,
+    /// Attempts used, this one included.
+    pub attempts: u16,
+    /// Attempts allowed.
+    pub max_attempts: u16,
+    /// Priority level.
+    pub priority: u8,
+}
+
+/// Takes deliveries, typically by copying the payload once into an output buffer.
+pub trait DeliverySink {
+    /// How many more bytes of metadata and payload fit, and how many more jobs. Asked before jobs are taken.
+    fn room(&self) -> (usize, usize);
+
+    /// One delivery. `body` is metadata and payload; it is only borrowed from the log.
+    fn push(&mut self, head: &DeliveryHead, body: &[u8]);
+}
+
+impl Engine {
+    /// Hands jobs out whose attempts are logged.
+    pub(super) fn deliver(&self, taken: &Taken, now_ms: u64, sink: &mut dyn DeliverySink) {
+        let mut reader = BodyReader::new(self);
+        let mut counted: Option<(&Queue, u64)> = None;
+        for (number, entry) in taken.slots.iter().zip(&taken.entries) {
+            let slot = self.slab.slot(*number);
+            let lease_ms = entry.lease_ms.get();
+            slot.write_at(now_ms + u64::from(lease_ms));
+            let word = slot.state();
+            let fields = slot.fields();
+            let token = Token {
+                id: JobId(entry.id.get()),
+                attempt: entry.attempt.get(),
+            };
+            // Published only after the body was read: until then nobody else can settle the job, so its segment
+            // stays (the live count covers it) apart from being moved, which `read` follows.
+            reader.read(word.has(VOLATILE), slot, &fields, |body| {
+                sink.push(&head_of(token, &fields, lease_ms), body)
+            });
+            slot.publish(word.with_phase(Phase::Leased).without(TIMED));
+            match &mut counted {
+                Some((queue, n)) if queue.id.0 == fields.queue => *n += 1,
+                other => {
+                    count_delivered(other.take());
+                    *other = self.registry.get(QueueId(fields.queue)).map(|queue| (queue, 1));
+                }
+            }
+        }
+        count_delivered(counted);
+        self.watch_leases(&taken.slots);
+    }
+
+    /// Makes the answer to a reserve again: those of its deliveries that are still current.
+    pub(super) fn replay_reserve(
+        &self,
+        applied: Applied,
+        now_ms: u64,
+        sink: &mut dyn DeliverySink,
+    ) -> Result<Confirmed, Refusal> {
+        let mut reader = BodyReader::new(self);
+        let found = self.with_record(applied, |kind, body| {
+            if kind != Kind::Reserve {
+                return None;
+            }
+            for entry in parse_reserve(body)? {
+                let token = Token {
+                    id: JobId(entry.id.get()),
+                    attempt: entry.attempt.get(),
+                };
+                let Some(slot) = self.slab.get(token.id.slot()) else {
+                    continue;
+                };
+                let Some((word, fields)) = slot.snapshot() else {
+                    continue;
+                };
+                let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
+                let left_ms = fields.at_ms.saturating_sub(now_ms) as u32;
+                if current && word.phase() == Phase::Leased && left_ms > 0 {
+                    reader.read(word.has(VOLATILE), slot, &fields, |body| {
+                        if slot.state() == word {
+                            sink.push(&head_of(token, &fields, left_ms), body);
+                        }
+                    });
+                }
+            }
+            Some(())
+        });
+        found.map(|()| replayed(applied)).ok_or_else(already_applied)
+    }
+
+    /// Whether a delivery is still the current one of its job and leased.
+    pub fn is_current(&self, token: Token) -> bool {
+        self.slab.get(token.id.slot()).is_some_and(|slot| {
+            let word = slot.state();
+            word.generation() == token.id.generation()
+                && word.attempt() == token.attempt
+                && matches!(word.phase(), Phase::Leased | Phase::Busy)
+        })
+    }
+}
+
+fn count_delivered(counted: Option<(&Queue, u64)>) {
+    if let Some((queue, n)) = counted {
+        queue.counters.moved(Phase::Ready, Phase::Leased, n);
+        queue.counters.count(Event::Delivered, n);
+    }
+}
+
+fn head_of(token: Token, fields: &Fields, lease_ms: u32) -> DeliveryHead {
+    DeliveryHead {
+        token,
+        queue: QueueId(fields.queue),
+        enqueued_ms: fields.enqueued_ms,
+        lease_ms,
+        payload_len: fields.payload_len,
+        meta_len: fields.meta_len,
+        attempts: fields.attempts(token.attempt),
+        max_attempts: fields.max_attempts(),
+        priority: fields.priority,
+    }
+}
+
+/// Reads bodies out of the logs, holding on to one segment for as long as bodies come from it.
+pub(super) struct BodyReader<'a> {
+    engine: &'a Engine,
+    /// Of the durable log and of the volatile one.
+    pins: [Option<Pin<'a>>; 2],
+}
+
+impl<'a> BodyReader<'a> {
+    /// Holds nothing yet.
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        Self {
+            engine,
+            pins: [None, None],
+        }
+    }
+
+    /// Hands the body of a job to `with`. A job whose body is gone (it ended meanwhile) is passed over.
+    pub(super) fn read(&mut self, volatile: bool, slot: Slot<'_>, fields: &Fields, with: impl FnOnce(&[u8])) {
+        let len = fields.payload_len as usize + usize::from(fields.meta_len);
+        let log: &'a Log = self.engine.log(volatile);
+        let pin = &mut self.pins[usize::from(volatile)];
+        // The body may be moved between reading where it is and pinning that segment; it then stands elsewhere.
+        // Each round that fails means that it was moved once more, so there are not many.
+        loop {
+            let body = slot.body();
+            if body.is_none() {
+                return;
+            }
+            if !pin.as_ref().is_some_and(|pin| pin.covers(body)) {
+                *pin = log.pin(body);
+            }
+            match pin.as_ref() {
+                Some(pin) => match pin.bytes(body, len) {
+                    Some(bytes) => return with(bytes),
+                    // The slot has another job by now, and the length is not that of its body.
+                    None => return,
+                },
+                None if slot.body() == body => return,
+                None => {}
+            }
+        }
+    }
+}
