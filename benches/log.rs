@@ -86,7 +86,7 @@ fn timed(log: &Log, body: &[u8], count: u64, writers: u64, level: Level) -> Dura
 }
 
 fn bench_level(c: &mut Criterion, name: &str, level: Level) {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut group = c.benchmark_group(format!("log_append_{name}"));
     group
         .sample_size(10)
