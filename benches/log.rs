@@ -5,8 +5,8 @@
 //! Everything that is appended is given up at once, so segments go round in a small circle, as they do under a
 //! queue that keeps up. The background agent runs on its own thread, as in a server.
 #![cfg(not(loom))]
-#![allow(
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+#![allow(
     clippy::unwrap_used,
     reason = "a benchmark that cannot go on should panic where it stands"
 )]
