@@ -10,5 +10,6 @@ mod limits;
 mod model;
 mod recovery;
 mod sessions;
+mod symptoms;
 mod threads;
 mod world;
