@@ -151,6 +151,11 @@ impl Engine {
         self.durable.poisoned()
     }
 
+    /// How many segments hold a part of the durable log, and of the memory of jobs that are not logged.
+    pub fn segments_in_use(&self) -> (usize, usize) {
+        (self.durable.segments_in_use(), self.volatile.segments_in_use())
+    }
+
     /// Whether any request of that session is remembered.
     pub fn knows_session(&self, session: u128) -> bool {
         self.sessions.knows(session)

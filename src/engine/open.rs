@@ -134,6 +134,7 @@ impl Engine {
                 .filter(|queue| !queue.is_deleted())
             else {
                 // Of a queue that was deleted: gone with it.
+                slot.drop_body();
                 slot.publish(StateWord::new(word.generation(), 0, Phase::Free, 0));
                 continue;
             };
@@ -166,7 +167,8 @@ impl Engine {
                 }
                 Phase::Ready => {
                     slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
-                    if word.attempt() == 0 && word.phase() == Phase::Ready {
+                    // A job that was delayed has its due time there, whether it is told of as Ready (in a copy) or not.
+                    if word.attempt() == 0 && fields.at_ms <= fields.enqueued_ms {
                         fresh.push((0, order, number));
                     } else {
                         retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));
