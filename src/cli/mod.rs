@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand.
 //!
-//! A subcommand is a struct of arguments and a function that returns [`exit::Done`]; nothing in here ends the
-//! process, and nothing but [`output`] writes to standard output. This is the only room besides the server's and
+//! A subcommand is a struct of arguments and a function that returns `exit::Done`; nothing in here ends the
+//! process, and nothing but `output` writes to standard output. This is the only room besides the server's and
 //! the client's that may read clocks, open files and start threads.
 #![allow(
     clippy::disallowed_methods,
