@@ -41,6 +41,7 @@ pub mod slot;
 mod status;
 mod step;
 mod timer;
+pub mod transition;
 
 pub use config::{EngineConfig, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};

@@ -6,6 +6,7 @@ use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
 use super::slot::{Phase, QUEUED, VOLATILE, id_of};
+use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::{LEASE_MS_MAX, PRIORITIES, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
@@ -212,21 +213,9 @@ impl Engine {
     ) {
         let slot = self.slab.slot(number);
         loop {
-            let word = slot.state();
-            match word.phase() {
-                Phase::Ready => {}
-                Phase::Busy => {
-                    // Somebody cancels or expires it at this moment; the handle is ours to give up. If that
-                    // change is taken back, its maker finds the mark gone and pushes the handle again.
-                    if slot.exchange(word, word.without(QUEUED)).is_ok() {
-                        return;
-                    }
-                    continue;
-                }
-                _ => {
-                    return self.drop_queued(number, slot, word);
-                }
-            }
+            let Popped::Ready(word) = self.slab.meet(number) else {
+                return;
+            };
             let fields = slot.fields();
             if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
                 if self.expire_unserved(number, word, now_ms) {
@@ -234,11 +223,9 @@ impl Engine {
                 }
                 continue;
             }
-            let attempt = word.attempt() + 1;
-            let busy = word.with_attempt(attempt).with_phase(Phase::Busy).without(QUEUED);
-            if slot.exchange(word, busy).is_err() {
+            let Some(busy) = slot.take_popped(word) else {
                 continue;
-            }
+            };
             let lease_ms = match (lease_ms, fields.lease_ms) {
                 (0, 0) => queue.options.lease_ms,
                 (0, job) => job,
@@ -250,7 +237,7 @@ impl Engine {
             taken.entries.push(ReserveEntry {
                 id: U64::new(id_of(number, busy).0),
                 lease_ms: U32::new(lease_ms),
-                attempt: U16::new(attempt),
+                attempt: U16::new(busy.attempt()),
                 reserved: U16::ZERO,
             });
             return;

@@ -225,7 +225,7 @@ impl Engine {
                     wait_a_little(&mut looks);
                 }
                 Phase::Leased if word.attempt() == token.attempt => {
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         return Ok(word);
                     }
                 }

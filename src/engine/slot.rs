@@ -250,10 +250,14 @@ impl<'a> Slot<'a> {
     /// Release is needed where the caller has written fields before.
     #[inline]
     pub fn exchange(self, from: StateWord, to: StateWord) -> Result<(), StateWord> {
-        self.words[0]
+        let moved = self.words[0]
             .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
             .map(|_| ())
-            .map_err(StateWord)
+            .map_err(StateWord);
+        // Release fence: the fields that an owner writes from here on do not become visible before the word that
+        // says so; pairs with the Acquire fence in `snapshot`.
+        fence(Ordering::Release);
+        moved
     }
 
     /// Publishes a state as the owner (the slot is Busy or not yet public). Release: whoever reads the new state
