@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example embedded
 //! ```
+#![allow(clippy::disallowed_methods, reason = "an example may say how long it took")]
 
 use std::error::Error;
 use std::time::{Duration, Instant};

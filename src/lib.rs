@@ -23,6 +23,8 @@
 )]
 
 pub mod base;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "engine")]
@@ -35,6 +37,8 @@ pub mod engine;
 pub mod log;
 #[cfg(feature = "engine")]
 pub mod ring;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 

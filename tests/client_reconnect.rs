@@ -136,6 +136,7 @@ fn a_shutdown_is_followed_by_a_reconnect() {
         assert_eq!(resent.body, sent.body);
         again.outcome(&resent, &[], &[]);
         call.join().unwrap().unwrap();
+        assert_eq!(client.connections(), 2);
     });
 }
 

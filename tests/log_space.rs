@@ -238,6 +238,32 @@ fn a_full_log_is_opened_and_can_be_emptied() {
 }
 
 #[test]
+fn memory_that_was_given_back_can_be_used_again() {
+    let config = LogConfig {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        ..LogConfig::default()
+    };
+    let (log, _) = open(config);
+    let mut now_ms = NOW_MS;
+    for _ in 0..3 {
+        let positions: Vec<_> = (0..1_000)
+            .map(|_| append_live(&log, Room::Enqueue).unwrap())
+            .collect();
+        assert!(log.segments_in_use() > 10);
+        for position in &positions {
+            let body = position.plus(32);
+            assert_eq!(log.pin(body).unwrap().bytes(body, 1000), Some(&[7; 1000][..]));
+            log.release(*position, 1);
+        }
+        for _ in 0..30 {
+            now_ms += SYNC_INTERVAL_MS;
+            log.step(now_ms, 100);
+        }
+        assert_eq!(log.segments_in_use(), 1);
+    }
+}
+
+#[test]
 fn recycled_memory_never_shows_through() {
     let directory = tempfile::tempdir().unwrap();
     let mut written = 0u64;

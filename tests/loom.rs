@@ -7,6 +7,10 @@
     reason = "a model that cannot go on should panic where it stands"
 )]
 
+#[path = "loom/eventcount.rs"]
+mod eventcount;
+#[path = "loom/log.rs"]
+mod log;
 #[path = "loom/ring.rs"]
 mod ring;
 #[path = "loom/slots.rs"]

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 enum Op {
     Push { ring: usize, count: usize },
     Pop { ring: usize, count: usize },
+    PopBelow { ring: usize, count: usize, limit: u32 },
     Peek { ring: usize, count: usize },
     ReleaseIdle { ring: usize },
 }
@@ -25,6 +26,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (ring.clone(), count.clone()).prop_map(|(ring, count)| Op::Push { ring, count }),
         4 => (ring.clone(), count.clone()).prop_map(|(ring, count)| Op::Pop { ring, count }),
+        2 => (ring.clone(), count.clone(), 0..3_000u32)
+            .prop_map(|(ring, count, limit)| Op::PopBelow { ring, count, limit }),
         1 => (ring.clone(), count).prop_map(|(ring, count)| Op::Peek { ring, count }),
         1 => ring.prop_map(|ring| Op::ReleaseIdle { ring }),
     ]
@@ -56,6 +59,14 @@ proptest! {
                     let popped = rings[ring].pop(&pool, &mut out);
                     let expected_count = count.min(models[ring].len());
                     let expected: Vec<u32> = models[ring].drain(..expected_count).collect();
+                    prop_assert_eq!(&out[..popped], &expected[..]);
+                }
+                Op::PopBelow { ring, count, limit } => {
+                    let mut out = vec![0; count];
+                    let below = |found: &[u32]| found.iter().take_while(|handle| **handle < limit).count();
+                    let popped = rings[ring].pop_accepted(&pool, &mut out, below);
+                    let expected = models[ring].iter().take(count).take_while(|handle| **handle < limit).count();
+                    let expected: Vec<u32> = models[ring].drain(..expected).collect();
                     prop_assert_eq!(&out[..popped], &expected[..]);
                 }
                 Op::Peek { ring, count } => {

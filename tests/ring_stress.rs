@@ -102,7 +102,11 @@ fn hand_over(
                     while popped.load(Ordering::Relaxed) < producers * each {
                         let ring = random.next(rings.len());
                         let size = 1 + random.next(batch_max);
-                        let count = rings[ring].pop(pool, &mut out[..size]);
+                        let count = if random.next(2) == 0 {
+                            rings[ring].pop(pool, &mut out[..size])
+                        } else {
+                            rings[ring].pop_accepted(pool, &mut out[..size], |found| found.len().div_ceil(2))
+                        };
                         got[ring].extend_from_slice(&out[..count]);
                         popped.fetch_add(count, Ordering::Relaxed);
                         if count == 0 {

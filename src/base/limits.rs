@@ -92,6 +92,9 @@ pub const SEGMENTS_MIN: usize = 4;
 pub const SEGMENTS_READY: usize = 2;
 /// Segments kept that hold nothing, those that are ready included.
 pub const SEGMENTS_SPARE: usize = 4;
+/// Log bytes that are not synced yet at which the background sync does not wait for its time: what the kernel would
+/// otherwise write on its own, at the cost of stalls. Does not apply where segments may be used again unsynced.
+pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Pause before a segment is made again after the disk was found full, in milliseconds.
 pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.

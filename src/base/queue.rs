@@ -178,8 +178,7 @@ pub fn check_queue_name(name: &str) -> Result<(), OptionsError> {
     Ok(())
 }
 
-/// A snapshot of one queue. The first six count jobs that are there now; the rest count events since the queue
-/// was made (since the last start where a start is named).
+/// A snapshot of one queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueStats {
     /// The queue.
@@ -192,7 +191,9 @@ pub struct QueueStats {
     pub counts: QueueCounts,
 }
 
-/// The numbers of [`QueueStats`], in the order of the wire: sixteen 64-bit words.
+/// The numbers of [`QueueStats`], in the order of the wire: sixteen 64-bit words. The first six count jobs that are
+/// there now; the rest count events since the queue was made, restarts included (but for jobs of durability
+/// `memory`, whose events are counted since the last start).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueCounts {
     /// Jobs that can be reserved now.
@@ -207,7 +208,7 @@ pub struct QueueCounts {
     pub kept: u64,
     /// Payload and metadata bytes of the jobs that are not finished.
     pub bytes: u64,
-    /// Events since the last start of the engine: jobs accepted.
+    /// Jobs accepted.
     pub enqueued: u64,
     /// Jobs acked.
     pub done: u64,

@@ -3,9 +3,9 @@
 use crate::base::job::{JobId, JobState, JobStatus};
 use crate::base::limits;
 use crate::base::queue::{QueueOptions, QueueStats};
+use crate::client::Client;
 use crate::client::call::{Answer, Kind};
 use crate::client::error::ClientError;
-use crate::client::hot::Client;
 use crate::client::pending::{Applied, applied, body, protocol};
 use crate::client::queue::QueueHandle;
 use crate::wire::response::{decode_job, decode_jobs, decode_queue_info, decode_queue_list};

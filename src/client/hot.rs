@@ -1,33 +1,19 @@
-//! The client itself, and its calls on the way of every job.
+//! The client's calls on the way of every job.
 
 use crate::base::batch::{EnqueueBuilder, JobOptions, SettleBuilder};
-use crate::base::code::{ErrorCode, Refusal};
 use crate::base::job::{JobId, Token};
 use crate::base::limits;
 use crate::base::queue::Durability;
+use crate::client::Client;
 use crate::client::call::{Answer, Kind, NewCall};
-use crate::client::config::ClientConfig;
 use crate::client::delivery::Delivery;
 use crate::client::error::ClientError;
-use crate::client::keeper;
-use crate::client::link::Link;
 use crate::client::pending::{Applied, Pending, applied, body};
 use crate::client::queue::QueueHandle;
-use crate::client::shared::{Phase, Shared};
 use crate::client::subscription::{Feed, Subscription, Window};
 use crate::wire::{Op, compose};
-use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// A connection to a server that mends itself. See the [module](crate::client) for an example.
-///
-/// Dropping it closes the connection; requests that were started and not waited for may be lost with it.
-pub struct Client {
-    pub(crate) shared: Arc<Shared>,
-    keeper: Option<JoinHandle<()>>,
-}
 
 /// What a reserve asks for. The default: one job, if there is one now.
 ///
@@ -61,49 +47,6 @@ impl Default for Reserve {
 }
 
 impl Client {
-    /// Connects, once: whether the server is there is known when this returns.
-    ///
-    /// # Errors
-    /// [`ClientError::NoConnection`] when it cannot be reached within the connect timeout,
-    /// [`ClientError::Refused`] or [`ClientError::Protocol`] when the two do not fit together.
-    pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let session = match config.session {
-            Some(session) => session,
-            None => random_session()?,
-        };
-        let link = Link::open(&config, session).map_err(|no_link| no_link.into_error(&config))?;
-        let shared = Arc::new(Shared::new(config, session, link.welcome.clone()));
-        let (sharing, no_thread) = (shared.clone(), |error: std::io::Error| {
-            ClientError::NoConnection {
-                server: "a thread".to_owned(),
-                reason: error.to_string(),
-            }
-        });
-        let keeper = std::thread::Builder::new()
-            .name("ackring-client".to_owned())
-            .spawn(move || keeper::run(&sharing, link))
-            .map_err(no_thread)?;
-        Ok(Self {
-            shared,
-            keeper: Some(keeper),
-        })
-    }
-
-    /// The session under which requests are numbered.
-    pub fn session(&self) -> u128 {
-        self.shared.session
-    }
-
-    /// The server's name and version, as it gave them at the last connection.
-    pub fn server_name(&self) -> String {
-        self.shared.lock().welcome.name.clone()
-    }
-
-    /// Whether there is a connection at this moment. Calls work without one, as long as it comes back in time.
-    pub fn is_connected(&self) -> bool {
-        matches!(self.shared.lock().phase, Phase::Connected)
-    }
-
     /// Enqueues a batch. With a durability it is confirmed at that level at least, otherwise at the queue's.
     ///
     /// Look at `items` for keys that were known. Positions that are not listed there went through.
@@ -260,7 +203,7 @@ impl Client {
     }
 
     /// Settles and enqueues in one step: all of it, or with `STEP_REFUSED` nothing. `ids` are those of all jobs in
-    /// the order of the groups; positions in `items` count the settlements first.
+    /// the order of the groups, and `items` lists those whose keys were known.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -318,68 +261,4 @@ impl Client {
         fill(&mut batch);
         ClientError::check_single(&self.settle(&batch)?.items)
     }
-
-    pub(crate) fn start<T>(
-        &self,
-        op: Op,
-        kind: Kind,
-        queues: Vec<u32>,
-        frame: Vec<u8>,
-        read: fn(Answer) -> Result<T, ClientError>,
-    ) -> Result<Pending<T>, ClientError> {
-        self.started(self.shared.request(op, kind, queues, frame), read)
-    }
-
-    fn started<T>(
-        &self,
-        request: NewCall,
-        read: fn(Answer) -> Result<T, ClientError>,
-    ) -> Result<Pending<T>, ClientError> {
-        Ok(Pending::new(
-            self.shared.clone(),
-            self.shared.start(request)?,
-            read,
-        ))
-    }
-
-    /// The queues' places in this client's table.
-    fn places(&self, queues: &[&QueueHandle]) -> Result<Vec<u32>, ClientError> {
-        if queues.iter().any(|queue| queue.owner != self.shared.session) {
-            let text = "a queue handle of another client";
-            return Err(ClientError::Refused(Refusal::new(
-                ErrorCode::InvalidArgument,
-                text,
-            )));
-        }
-        Ok(queues.iter().map(|queue| queue.index).collect())
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let connected = self.is_connected();
-        self.shared.close(ClientError::Closed);
-        // While it connects it may sleep in a system call for as long as the connect timeout; it ends by itself.
-        if let Some(keeper) = self.keeper.take().filter(|_| connected) {
-            // It has nothing to tell, and a panic of its own was printed already.
-            let _ = keeper.join();
-        }
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("server", &self.shared.config.server)
-            .finish_non_exhaustive()
-    }
-}
-
-/// 128 random bits, never zero: zero would say that there is no session.
-fn random_session() -> Result<u128, ClientError> {
-    let mut bytes = [0; 16];
-    let no_randomness =
-        |error: getrandom::Error| ClientError::Protocol(format!("no randomness here: {error}"));
-    getrandom::fill(&mut bytes).map_err(no_randomness)?;
-    Ok(u128::from_le_bytes(bytes) | 1)
 }

@@ -21,6 +21,11 @@
 //! A thread behind the client reads, connects and keeps the connection alive (`keeper`); callers write their requests
 //! themselves (`outbox`) and sleep until the keeper brings the answer (`call`).
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "every call has a deadline, and this is where it is looked at"
+)]
+
 mod admin;
 mod answer;
 mod call;
@@ -42,7 +47,139 @@ pub use admin::JobPage;
 pub use config::{ClientConfig, Reconnect, ServerAddress};
 pub use delivery::Delivery;
 pub use error::ClientError;
-pub use hot::{Client, Reserve};
+pub use hot::Reserve;
 pub use pending::{Applied, Pending};
 pub use queue::QueueHandle;
 pub use subscription::{Subscription, Window};
+
+use crate::base::code::{ErrorCode, Refusal};
+use crate::wire::Op;
+use call::{Answer, Kind, NewCall};
+use link::Link;
+use shared::{Phase, Shared};
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// A connection to a server that mends itself. See the [module](self) for an example.
+///
+/// Dropping it closes the connection; requests that were started and not waited for may be lost with it.
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Connects, once: whether the server is there is known when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError::NoConnection`] when it cannot be reached within the connect timeout,
+    /// [`ClientError::Refused`] or [`ClientError::Protocol`] when the two do not fit together.
+    pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        let session = match config.session {
+            Some(session) => session,
+            None => random_session()?,
+        };
+        let link = Link::open(&config, session).map_err(|no_link| no_link.into_error(&config))?;
+        let shared = Arc::new(Shared::new(config, session, link.welcome.clone()));
+        let (sharing, no_thread) = (shared.clone(), |error: std::io::Error| {
+            ClientError::NoConnection {
+                server: "a thread".to_owned(),
+                reason: error.to_string(),
+            }
+        });
+        let keeper = std::thread::Builder::new()
+            .name("ackring-client".to_owned())
+            .spawn(move || keeper::run(&sharing, link))
+            .map_err(no_thread)?;
+        Ok(Self {
+            shared,
+            keeper: Some(keeper),
+        })
+    }
+
+    /// The session under which requests are numbered.
+    pub fn session(&self) -> u128 {
+        self.shared.session
+    }
+
+    /// The server's name and version, as it gave them at the last connection.
+    pub fn server_name(&self) -> String {
+        self.shared.lock().welcome.name.clone()
+    }
+
+    /// Whether there is a connection at this moment. Calls work without one, as long as it comes back in time.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.shared.lock().phase, Phase::Connected)
+    }
+
+    /// How many connections there have been. When it rises, leases taken before are on the server's grace time:
+    /// a worker that goes on with such jobs extends them now.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().connection
+    }
+
+    pub(crate) fn start<T>(
+        &self,
+        op: Op,
+        kind: Kind,
+        queues: Vec<u32>,
+        frame: Vec<u8>,
+        read: fn(Answer) -> Result<T, ClientError>,
+    ) -> Result<Pending<T>, ClientError> {
+        self.started(self.shared.request(op, kind, queues, frame), read)
+    }
+
+    fn started<T>(
+        &self,
+        request: NewCall,
+        read: fn(Answer) -> Result<T, ClientError>,
+    ) -> Result<Pending<T>, ClientError> {
+        Ok(Pending::new(
+            self.shared.clone(),
+            self.shared.start(request)?,
+            read,
+        ))
+    }
+
+    /// The queues' places in this client's table.
+    fn places(&self, queues: &[&QueueHandle]) -> Result<Vec<u32>, ClientError> {
+        if queues.iter().any(|queue| queue.owner != self.shared.session) {
+            let text = "a queue handle of another client";
+            return Err(ClientError::Refused(Refusal::new(
+                ErrorCode::InvalidArgument,
+                text,
+            )));
+        }
+        Ok(queues.iter().map(|queue| queue.index).collect())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let connected = self.is_connected();
+        self.shared.close(ClientError::Closed);
+        // While it connects it may sleep in a system call for as long as the connect timeout; it ends by itself.
+        if let Some(keeper) = self.keeper.take().filter(|_| connected) {
+            // It has nothing to tell, and a panic of its own was printed already.
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.shared.config.server)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 128 random bits, never zero: zero would say that there is no session.
+fn random_session() -> Result<u128, ClientError> {
+    let mut bytes = [0; 16];
+    let no_randomness =
+        |error: getrandom::Error| ClientError::Protocol(format!("no randomness here: {error}"));
+    getrandom::fill(&mut bytes).map_err(no_randomness)?;
+    Ok(u128::from_le_bytes(bytes) | 1)
+}

@@ -79,8 +79,9 @@ impl Slab {
         let old = slot.state();
         debug_assert_eq!(old.phase(), Phase::Free, "slot {number} was taken while in use");
         let mut generation = old.generation().wrapping_add(1);
-        if high.wrapping_sub(generation) as i32 > LAG_MAX as i32
-            || old.generation() == 0 && is_newer(high, generation)
+        // Behind by more than the limit, and not just a little ahead of a `high` that was read early.
+        let lag = high.wrapping_sub(generation);
+        if (LAG_MAX..u32::MAX - LAG_MAX).contains(&lag) || old.generation() == 0 && is_newer(high, generation)
         {
             generation = high;
         } else if is_newer(self.generation_floor, generation) {

@@ -19,7 +19,7 @@ const LOCK_NAME: &str = "lock";
 const SEGMENT_SUFFIX: &str = ".segment";
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A locked log directory.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ pub(crate) const FLAG_BOOT: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct SegmentHeader {
-    /// [`MAGIC`].
+    /// `ackringL`.
     pub magic: [u8; 8],
     /// [`FORMAT_VERSION`] of the writer.
     pub version: U32,
@@ -251,7 +251,7 @@ pub(crate) fn check_record(
         return Err(RecordFlaw::Unwritten);
     }
     let len = commit as u32 as usize;
-    if len < HEADER_LEN || len % 8 != 0 || len > bytes.len() || header.reserved != U16::ZERO {
+    if len < HEADER_LEN || !len.is_multiple_of(8) || len > bytes.len() || header.reserved != U16::ZERO {
         return Err(RecordFlaw::Damaged);
     }
     let body = &rest[..len - HEADER_LEN];
@@ -366,6 +366,27 @@ mod tests {
             ),
             (5, 3, 77)
         );
+    }
+
+    /// Bytes that version 1 has written since its first day: whoever must change them writes another version.
+    #[test]
+    fn the_layout_is_the_one_that_format_version_1_has() {
+        let bytes = record(LogPosition::new(3, 640), 9, 5, b"8 bytes!");
+        let expected = "28000000090000004e6c8729050300004000000001000000\
+                        4d000000000000003820627974657321";
+        assert_eq!(hex(&bytes), expected);
+        let shape = LogShape {
+            log_id: *b"0123456789abcdef",
+            segment_bytes: 65536,
+            files: 4,
+        };
+        let expected = "61636b72696e674c010000000ad4567202000000030000000100000000000100\
+                        3031323334353637383961626364656604000000000000000000000000000000";
+        assert_eq!(hex(SegmentHeader::new(2, 3, 1, shape).as_bytes()), expected);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Recovery {
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
             let mut gaps = gaps.borrow_mut();
-            boot.pending.extend(gaps.0.drain(..));
+            boot.pending.append(&mut gaps.0);
             gaps.1 = false;
             boot.accept(position, &record);
             if record.header.kind == KIND_START {

@@ -6,7 +6,7 @@ use crate::log::record::{
     CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
 };
 use crate::log::region::Region;
-use crate::log::tail::{self, Holders};
+use crate::log::tail::{self, Holders, Live};
 use crossbeam_utils::CachePadded;
 use std::io;
 use zerocopy::{FromBytes, IntoBytes};
@@ -24,7 +24,7 @@ pub(super) struct Segment {
     used: AtomicU32,
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
-    live: CachePadded<AtomicU64>,
+    pub(super) live: CachePadded<Live>,
     /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
     barrier: AtomicU64,
 }
@@ -39,7 +39,7 @@ impl Segment {
             is_cold: AtomicBool::new(is_cold),
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
-            live: CachePadded::new(AtomicU64::new(0)),
+            live: CachePadded::new(Live::default()),
             barrier: AtomicU64::new(0),
         }
     }
@@ -59,7 +59,7 @@ impl Segment {
     pub(super) fn assign(&self, header: &SegmentHeader) {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
-        self.live.store(0, Ordering::Relaxed);
+        debug_assert_eq!(self.live.count(), 0, "a segment is retired without live jobs");
         self.barrier.store(0, Ordering::Relaxed);
         self.holders.assign(header.sequence.get());
     }
@@ -75,33 +75,15 @@ impl Segment {
         (end != u32::MAX).then_some(end)
     }
 
-    #[inline]
-    pub(super) fn retain(&self, jobs: u64) {
-        // Relaxed: it becomes visible to the recycler by the commit word of the record that it is about, or
-        // happens under a count that is already there.
-        self.live.fetch_add(jobs, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(super) fn release(&self, jobs: u64) {
-        // Release: what was read of the jobs was read before the segment is written again.
-        let before = self.live.fetch_sub(jobs, Ordering::Release);
-        debug_assert!(before >= jobs, "a segment's live count went below zero");
-    }
-
-    /// As [`release`](Self::release), for jobs that were copied: the copy must be durable before the original goes.
+    /// Takes jobs off the live count that were copied: the copy must be durable before the original goes.
     pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
         // Relaxed: seen by whoever sees the count that follows.
         self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
-        self.release(jobs);
+        self.live.release(jobs);
     }
 
     pub(super) fn barrier(&self) -> LogPosition {
         LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn live(&self) -> u64 {
-        self.live.load(Ordering::Acquire)
     }
 
     /// Length of the record committed at `offset`, or `None`.

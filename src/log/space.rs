@@ -6,9 +6,10 @@
 
 use crate::base::limits;
 use crate::base::sync::Ordering;
+use crate::log::config::Room;
 use crate::log::dir::is_disk_full;
 use crate::log::error::LogError;
-use crate::log::log::{Log, Room};
+use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
     DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,
@@ -33,6 +34,8 @@ pub(super) struct Space {
     disk_full: bool,
     /// When to try again then, in milliseconds since the Unix epoch.
     retry_ms: u64,
+    /// When memory was last given back, in milliseconds since the Unix epoch.
+    discard_ms: u64,
 }
 
 impl Space {
@@ -44,6 +47,7 @@ impl Space {
             existing_max,
             disk_full: false,
             retry_ms: 0,
+            discard_ms: 0,
         }
     }
 
@@ -327,7 +331,7 @@ impl Log {
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
     /// disk has what the segment's jobs rely on now.
     fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
-        if segment.live() != 0 {
+        if segment.live.count() != 0 {
             return false;
         }
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
@@ -338,7 +342,7 @@ impl Log {
         };
         // Looked at again: a record committed after the first look has added its jobs before its commit word,
         // and the walk that passed it has seen that word.
-        passed.sequence() > sequence && segment.live() == 0 && self.durable() >= segment.barrier()
+        passed.sequence() > sequence && segment.live.count() == 0 && self.durable() >= segment.barrier()
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.
@@ -364,6 +368,30 @@ impl Log {
             done += 1;
         }
         Ok(done)
+    }
+
+    /// In memory: gives the pages of a spare that was not needed for long back to the system, one a second. (Files
+    /// keep their blocks: a spare must have them.)
+    pub(super) fn discard(&self, now_ms: u64) {
+        let mut space = self.space.lock();
+        if self.directory.is_some()
+            || space.spare.len() <= limits::SEGMENTS_SPARE
+            || now_ms < space.discard_ms
+        {
+            return;
+        }
+        space.discard_ms = now_ms + limits::SYNC_INTERVAL_MS;
+        // The one at the front would be used last. Out of the list, and so the caller's alone, while it loses its
+        // pages; then behind the others that are more than are wanted, so that each has its turn.
+        let coldest = space.spare.remove(0);
+        drop(space);
+        // Best effort: what is not given back is still good.
+        let _ = self.segments.by_number(coldest).region().discard();
+        let mut space = self.space.lock();
+        let place = (space.spare.len() + 1)
+            .saturating_sub(limits::SEGMENTS_SPARE)
+            .min(space.spare.len());
+        space.spare.insert(place, coldest);
     }
 
     /// Segments that hold a part of the log.

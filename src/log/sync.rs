@@ -200,7 +200,8 @@ impl Log {
         }
         let last = self.syncer.last_ms.load(Ordering::Relaxed);
         // A clock that was set back must not stop the syncs.
-        if now_ms >= last && now_ms - last < limits::SYNC_INTERVAL_MS {
+        let is_early = now_ms >= last && now_ms - last < limits::SYNC_INTERVAL_MS;
+        if is_early && (self.recycles_unsynced.load(Ordering::Relaxed) || !self.has_much_unsynced()) {
             return 0;
         }
         self.syncer.last_ms.store(now_ms, Ordering::Relaxed);
@@ -215,6 +216,13 @@ impl Log {
             *marked = self.mark(now_ms);
         }
         1
+    }
+
+    fn has_much_unsynced(&self) -> bool {
+        let linear = |at: LogPosition| {
+            u64::from(at.sequence()) * u64::from(self.segment_bytes) + u64::from(at.offset())
+        };
+        linear(self.tail()) - linear(self.durable()) >= limits::UNSYNCED_BYTES_MAX
     }
 
     /// Appends a record that says how far the log is on the disk, so that damage to the last records that were

@@ -189,3 +189,31 @@ impl Holders {
             .is_ok()
     }
 }
+
+/// How many jobs need a segment.
+#[derive(Debug, Default)]
+pub struct Live {
+    jobs: AtomicU64,
+}
+
+impl Live {
+    /// Adds jobs, before the record that brings them is committed or while others are counted already.
+    #[inline]
+    pub fn retain(&self, jobs: u64) {
+        // Relaxed: the commit word's Release carries it to whoever walks over the record.
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+    }
+
+    /// Takes jobs off. Release: what was read of them was read before the segment is written again.
+    #[inline]
+    pub fn release(&self, jobs: u64) {
+        let before = self.jobs.fetch_sub(jobs, Ordering::Release);
+        debug_assert!(before >= jobs, "a segment's live count went below zero");
+    }
+
+    /// The count. Acquire: at zero, every release's reads are over.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.jobs.load(Ordering::Acquire)
+    }
+}

@@ -114,7 +114,23 @@ impl Ring {
     }
 
     /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an empty ring.
+    #[inline]
     pub fn pop(&self, pool: &ChunkPool, out: &mut [u32]) -> usize {
+        self.pop_accepted(pool, out, |found| found.len())
+    }
+
+    /// As [`pop`](Self::pop), but `accept` is shown the handles in front and says how many of them, from the first on,
+    /// to take. It may be asked several times, and about handles that another thread then takes; what is returned
+    /// was accepted by its last answer.
+    ///
+    /// # Panics
+    /// When `accept` asks for more than it was shown.
+    pub fn pop_accepted(
+        &self,
+        pool: &ChunkPool,
+        out: &mut [u32],
+        mut accept: impl FnMut(&[u32]) -> usize,
+    ) -> usize {
         if out.is_empty() {
             return 0;
         }
@@ -124,8 +140,30 @@ impl Ring {
             let Some(chunk) = head.chunk() else {
                 return 0;
             };
-            let found = walk(pool, head, chunk, out);
+            let mut found = walk(pool, head, chunk, out);
             if found.count > 0 {
+                let accepted = accept(&out[..found.count]);
+                if accepted < found.count {
+                    if accepted == 0 {
+                        // As in `peek`: an unchanged head means that what was shown was in front.
+                        if found.stop != Some(Stop::Stale) && self.head.load(Ordering::Relaxed) == head.0 {
+                            return 0;
+                        }
+                        spin_hint();
+                        continue;
+                    }
+                    // The same walk again, to find where the accepted ones end. If the head is still there at the
+                    // swap below, it found the same handles.
+                    found = walk(pool, head, chunk, &mut out[..accepted]);
+                    if found.count < accepted {
+                        spin_hint();
+                        continue;
+                    }
+                }
+                assert!(
+                    accepted >= found.count,
+                    "more handles were accepted than were shown"
+                );
                 point(Point::PopBeforeTake);
                 // Release: nothing done to the chunks after this can be among what was read above. Acquire: what
                 // earlier poppers read happens before this thread gives chunks back.

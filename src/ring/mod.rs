@@ -2,6 +2,8 @@
 //!
 //! * [`Ring`]: an unbounded queue of handles in batches; a chain of chunks from one [`ChunkPool`].
 //! * [`SlotPool`]: the free list of slot numbers.
+//! * [`EventCount`]: how a thread sleeps until a ring may have something, with nothing but a fence and a load on the
+//!   way of those who push.
 //!
 //! A thread that is paused anywhere inside a push, a pop, a take or a give stops nobody. Nothing here reads a clock,
 //! allocates after construction, or contains unsafe code: rings hold numbers, and every word that threads share
@@ -10,8 +12,10 @@
 mod chain;
 mod chained;
 mod chunk;
+mod eventcount;
 mod free;
 mod magazine;
+mod parking;
 mod pause;
 mod shard;
 mod stack;
@@ -21,6 +25,7 @@ mod word;
 
 pub use chained::Ring;
 pub use chunk::ChunkPool;
+pub use eventcount::{EventCount, Ticket};
 pub use magazine::SlotPool;
 #[cfg(loom)]
 pub use stack::LinkedStack;

@@ -1,5 +1,6 @@
 //! A server that says exactly what a test tells it to, over real sockets.
 #![allow(dead_code, reason = "each test file uses its own part of it")]
+#![allow(clippy::disallowed_methods, reason = "the bound of a wait")]
 
 use ackring::client::{Client, ClientConfig, Reconnect};
 use ackring::wire::{

@@ -1,0 +1,74 @@
+//! The agents beside the reactors: the flusher, the timekeeper, the log's keeper. Each is a step that somebody
+//! calls; only the flusher's and the keeper's may wait for the disk.
+
+use super::config::ServeError;
+use super::hub::Hub;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Makes the log durable when an answer waits for it; all that came meanwhile go with the next sync.
+pub(super) struct Flusher {
+    hub: Arc<Hub>,
+}
+
+impl Flusher {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Syncs and wakes the reactors that wait; says how many.
+    pub(super) fn step(&mut self) -> usize {
+        let waits = |mailbox: &&super::mailbox::Mailbox| mailbox.waits_for_disk.load(Ordering::Acquire);
+        let mailboxes = self.hub.doors.all();
+        if mailboxes.iter().filter(waits).count() == 0 {
+            return 0;
+        }
+        if let Err(refusal) = self.hub.engine.sync() {
+            self.hub.fail(ServeError::Log(refusal.text));
+            return 0;
+        }
+        let mut woken = 0;
+        for mailbox in mailboxes {
+            // Taken away before the reactor looks at how far the disk is, so that it asks again for the rest.
+            if mailbox.waits_for_disk.swap(false, Ordering::AcqRel) {
+                mailbox.ring();
+                woken += 1;
+            }
+        }
+        woken
+    }
+}
+
+/// Moves time on: leases, delays, retries, TTLs.
+pub(super) struct Timekeeper {
+    hub: Arc<Hub>,
+}
+
+impl Timekeeper {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Handles about `budget` deadlines; says how many. More than 0: there may be more.
+    pub(super) fn step(&mut self, now_ms: u64, budget: usize) -> usize {
+        self.hub.engine.timer_step(now_ms, budget)
+    }
+}
+
+/// Keeps the log: prepares segments, syncs once a second, frees what is no longer needed.
+pub(super) struct Keeper {
+    hub: Arc<Hub>,
+}
+
+impl Keeper {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Does some of it; says how much. More than 0: there may be more.
+    pub(super) fn step(&mut self, now_ms: u64, budget: usize) -> usize {
+        let done = self.hub.engine.log_step(now_ms, budget);
+        self.hub.check_log();
+        done
+    }
+}

@@ -1,0 +1,222 @@
+//! The network server: connections in, the engine's answers out.
+//!
+//! A server is a few agents that share one [engine](crate::engine): reactors, each with a poll and the connections
+//! that were given to it; a flusher, which makes the log durable when answers wait for that; a timekeeper and
+//! a keeper of the log, which call the engine's own agents. None holds a lock while it works for a job, and a
+//! reactor never blocks but in its poll.
+//!
+//! ```text
+//!  socket ─► decoder ─► dispatch ─► engine ─► outbox ─► socket      one write a turn
+//!                           │                   ▲
+//!                           └─► waiters ─► deliver (subscriptions, waiting reserves)
+//! ```
+//!
+//! The files: `config`; `listen`, `stream` (sockets); `reactor`, `connections`, `conn`, `peer`
+//! (connections); `outbox`, `holdings`, `waiters` (what a connection has waiting); `desk`, `dispatch`, `admin`,
+//! `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads); `agents`, `threads`.
+
+mod admin;
+mod agents;
+mod config;
+mod conn;
+mod connections;
+mod deliver;
+mod desk;
+mod dispatch;
+mod doors;
+mod holdings;
+mod hub;
+mod listen;
+mod mailbox;
+mod outbox;
+mod peer;
+mod reactor;
+mod sink;
+mod stream;
+mod threads;
+mod waiters;
+
+pub use config::{ServeError, ServerConfig, StartError};
+
+use crate::clock::Clock;
+use crate::engine::{Engine, EngineConfig, QueueId, RecoverySummary};
+use doors::Doors;
+use hub::Hub;
+use listen::Listeners;
+use mailbox::Mailbox;
+use reactor::Reactor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use threads::Threads;
+
+/// A running server. Dropped, it stops as by [`stop`](Self::stop).
+///
+/// ```
+/// use ackring::engine::EngineConfig;
+/// use ackring::server::{Server, ServerConfig};
+/// let config = ServerConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..ServerConfig::default() };
+/// let (server, _) = Server::open(EngineConfig { slots: 1024, ..EngineConfig::default() }, config)?;
+/// assert!(server.local_addr().is_some());
+/// server.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    hub: Arc<Hub>,
+    threads: Threads,
+    local_addr: Option<SocketAddr>,
+}
+
+/// Stops a server from anywhere, a signal's thread for instance.
+#[derive(Clone)]
+pub struct Stopper(Arc<Hub>);
+
+impl Stopper {
+    /// Begins the stop and returns at once; [`Server::wait`] returns when it is over.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Server {
+    /// Binds the sockets, then opens the engine, then serves: so a port in use leaves the data untouched. Clients
+    /// that connect while the log is read wait for their first answer.
+    ///
+    /// # Errors
+    /// [`StartError`], one line each; nothing was changed on disk then.
+    pub fn open(engine: EngineConfig, config: ServerConfig) -> Result<(Self, RecoverySummary), StartError> {
+        let listeners = Listeners::bind(&config)?;
+        let clock = Clock::start();
+        let (engine, summary) = Engine::open(engine, clock.now_ms())?;
+        let server = Self::begin(Arc::new(engine), config, listeners, clock)?;
+        Ok((server, summary))
+    }
+
+    /// Serves an engine that is open. The server is its only owner as to agents: it calls the timer and the log
+    /// step, and sets the waker.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(engine: Arc<Engine>, config: ServerConfig) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(&config)?;
+        Self::begin(engine, config, listeners, Clock::start())
+    }
+
+    fn begin(
+        engine: Arc<Engine>,
+        config: ServerConfig,
+        listeners: Listeners,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let local_addr = listeners.local_addr();
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..config.reactors() {
+            let (poll, waker) = Reactor::poll()?;
+            polls.push(poll);
+            mailboxes.push(Mailbox::new(waker));
+        }
+        let hub = Arc::new(Hub::new(
+            engine,
+            config,
+            clock,
+            random_boot()?,
+            Doors::new(mailboxes),
+        ));
+        set_waker(&hub);
+        let mut listeners = Some(listeners);
+        let mut reactors = Vec::new();
+        for (index, poll) in polls.into_iter().enumerate() {
+            reactors.push(Reactor::new(hub.clone(), index, poll, listeners.take())?);
+        }
+        let mut server = Self {
+            hub,
+            threads: Threads::default(),
+            local_addr,
+        };
+        // On an error `server` is dropped, which ends the threads that were started.
+        server.threads.start(&server.hub, reactors)?;
+        Ok(server)
+    }
+
+    /// The TCP address that it listens on, with the port that was taken.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// The engine that it serves.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.hub.engine
+    }
+
+    /// Something to stop it with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.hub.clone())
+    }
+
+    /// Stops in good order: takes no new requests, sends the answers to those it took (synced ones after the sync),
+    /// tells every client `SHUTTING_DOWN`, syncs the log, and returns when all threads are gone.
+    ///
+    /// # Errors
+    /// [`ServeError`] where the server had failed, or the last sync does.
+    pub fn stop(self) -> Result<(), ServeError> {
+        self.hub.stop();
+        self.wait()
+    }
+
+    /// Returns when the server has stopped, because of a [`Stopper`] or a failure.
+    ///
+    /// # Errors
+    /// [`ServeError`]: why it stopped by itself, or that the last sync failed.
+    pub fn wait(mut self) -> Result<(), ServeError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), ServeError> {
+        // A panic was noted by the thread's own guard.
+        self.threads
+            .reactors
+            .drain(..)
+            .for_each(|thread| drop(thread.join()));
+        self.hub.retire();
+        let is_running = !self.threads.background.is_empty();
+        self.threads
+            .background
+            .drain(..)
+            .for_each(|thread| drop(thread.join()));
+        if let Some(failure) = self.hub.failure() {
+            return Err(failure);
+        }
+        if is_running {
+            self.hub
+                .engine
+                .close()
+                .map_err(|refusal| ServeError::Log(refusal.text))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.hub.stop();
+        // Whoever wants to know how it went calls `wait` or `stop`.
+        let _ = self.join();
+    }
+}
+
+/// Has the engine tell the reactors when jobs become ready. The engine keeps the waker, so the waker must not
+/// keep the engine.
+fn set_waker(hub: &Hub) {
+    let engine = Arc::downgrade(&hub.engine);
+    let doors = hub.doors.clone();
+    hub.engine.set_waker(Arc::new(move |queue: QueueId, bits, jobs| {
+        if let Some(engine) = engine.upgrade() {
+            doors.published(&engine, queue, bits, jobs);
+        }
+    }));
+}
+
+/// A number that differs from start to start.
+fn random_boot() -> std::io::Result<u64> {
+    getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))
+}
