@@ -48,7 +48,7 @@ pub(super) struct Change<'a> {
 #[derive(Default)]
 pub(super) struct ChangeSet<'a> {
     /// Plain acks: slot and word before.
-    pub(super) done: SmallVec<[(u32, StateWord); 32]>,
+    pub(super) done: SmallVec<[(u32, StateWord); 64]>,
     pub(super) changes: SmallVec<[Change<'a>; 2]>,
     /// Positions of the request that were refused; logged with a numbered request, so that its answer can be made
     /// again.

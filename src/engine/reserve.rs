@@ -216,8 +216,8 @@ impl Engine {
             let Popped::Ready(word) = self.slab.meet(number) else {
                 return;
             };
-            let fields = slot.fields();
-            if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
+            let expires_ms = slot.expires_ms();
+            if expires_ms != 0 && expires_ms <= now_ms {
                 if self.expire_unserved(number, word, now_ms) {
                     return;
                 }
@@ -226,12 +226,12 @@ impl Engine {
             let Some(busy) = slot.take_popped(word) else {
                 continue;
             };
-            let lease_ms = match (lease_ms, fields.lease_ms) {
+            let lease_ms = match (lease_ms, slot.lease_ms()) {
                 (0, 0) => queue.options.lease_ms,
                 (0, job) => job,
                 (asked, _) => asked,
             };
-            *bytes_room = bytes_room.saturating_sub(fields.body_bytes() as usize);
+            *bytes_room = bytes_room.saturating_sub(slot.body_bytes());
             taken.durable += usize::from(!word.has(VOLATILE));
             taken.slots.push(number);
             taken.entries.push(ReserveEntry {

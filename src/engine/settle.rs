@@ -56,6 +56,7 @@ impl Engine {
         set: &mut ChangeSet<'a>,
         items: &mut Vec<ItemError>,
     ) {
+        set.done.reserve(batch.count());
         for (position, settlement) in batch.items().enumerate() {
             match self.take_settlement(&settlement, now_ms, set, Patience::Limited) {
                 Ok(()) => {}

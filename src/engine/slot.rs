@@ -343,6 +343,12 @@ impl<'a> Slot<'a> {
             + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
     }
 
+    /// The job's own lease alone, in milliseconds; 0 for the queue's.
+    #[inline]
+    pub fn lease_ms(self) -> u32 {
+        self.words[7].load(Ordering::Relaxed) as u32
+    }
+
     /// The deadline alone.
     #[inline]
     pub fn at_ms(self) -> u64 {
