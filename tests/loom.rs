@@ -32,3 +32,5 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let name = std::thread::current().name().unwrap_or("model").to_owned();
     println!("{name}: {} executions", executions.load(Ordering::Relaxed));
 }
+#[path = "loom/state.rs"]
+mod state;

@@ -136,7 +136,7 @@ impl Engine {
                     return Some(Entry::new(at_ms, entry.id, watch));
                 }
                 (Phase::Leased, Watch::Deadline(_)) => {
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         let fields = slot.fields();
                         let cause = Cause::LeaseExpiry;
                         set.changes.push(Change::retried(
@@ -161,7 +161,7 @@ impl Engine {
                     if expires_ms > now_ms {
                         return Some(Entry::new(expires_ms, entry.id, watch));
                     }
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         let fields = slot.fields();
                         set.changes.push(Change::to(
                             number,
@@ -265,7 +265,7 @@ impl Engine {
             if !current || word.phase() != Phase::Leased || slot.at_ms() <= deadline_ms {
                 continue;
             }
-            if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+            if slot.take(word) {
                 slot.write_at(deadline_ms);
                 slot.publish(word.next_turn().with(TIMED));
                 let entry = Entry::new(deadline_ms, token.id, Watch::Deadline(token.attempt));

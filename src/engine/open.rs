@@ -102,6 +102,12 @@ impl Engine {
             (recovery.generation_high | 0xffff).wrapping_add(1)
         };
         engine.slab.restore(recovery.fresh_from, high);
+        if high != 0 {
+            // What told of the generations may stand in a segment that goes before another is begun. The segment of
+            // this start is still empty, so it takes this record.
+            let told = engine.tell_generation(recovery.generation_high, now_ms);
+            debug_assert!(told.is_ok(), "{told:?}");
+        }
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;
         Ok((engine, summary))

@@ -56,6 +56,7 @@ impl Engine {
         set: &mut ChangeSet<'a>,
         items: &mut Vec<ItemError>,
     ) {
+        set.done.reserve(batch.count());
         for (position, settlement) in batch.items().enumerate() {
             match self.take_settlement(&settlement, now_ms, set, Patience::Limited) {
                 Ok(()) => {}
@@ -225,7 +226,7 @@ impl Engine {
                     wait_a_little(&mut looks);
                 }
                 Phase::Leased if word.attempt() == token.attempt => {
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         return Ok(word);
                     }
                 }

@@ -305,6 +305,21 @@ fn ids_of_jobs_in_memory_were_given_out_again_after_a_restart() {
 }
 
 #[test]
+fn ids_were_given_out_again_after_two_restarts_with_nothing_enqueued_in_between() {
+    let mut world = World::logged();
+    let options = QueueOptions {
+        durability: Durability::Memory,
+        ..no_backoff()
+    };
+    let queue = world.create("q", options);
+    let first = world.push(queue, b"x");
+    world.crash();
+    world.tidy_log();
+    world.crash();
+    assert_ne!(world.push(world.queue("q"), b"x"), first);
+}
+
+#[test]
 fn delayed_jobs_of_one_moment_came_in_any_order_after_a_restart() {
     let mut world = World::with(|config| config.slots = 600);
     let queue = world.create(
