@@ -3,6 +3,7 @@
 use crate::model;
 use ackring::ring::{ChunkPool, PoolExhausted, Ring};
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 /// A pool and some rings that a model's threads share.
@@ -277,6 +278,31 @@ fn nobody_reads_a_chunk_as_it_was_before_it_was_stamped() {
         let all = [consumer.join().unwrap(), shared.drain(0)].concat();
         check_orders(&all, &[&[1, 2, 3, 4, 5], &[11]]);
         shared.check_only(1);
+    });
+}
+
+#[test]
+fn who_pops_a_handle_sees_what_was_done_before_it_was_pushed() {
+    model(3, || {
+        let shared = Shared::<1>::new(8);
+        let slots = Arc::new([0; 5].map(AtomicUsize::new));
+        let producer = |handles: &'static [u32]| {
+            let slots = slots.clone();
+            spawn(&shared, move |s| {
+                for handle in handles {
+                    slots[*handle as usize].store(7, Ordering::Relaxed);
+                }
+                s.push(0, handles);
+            })
+        };
+        // The second one comes upon a ring that has a chunk, or not.
+        let producers = [producer(&[0]), producer(&[1, 2, 3])];
+        for handle in [shared.pop(0, 2), shared.pop(0, 2)].concat() {
+            assert_eq!(slots[handle as usize].load(Ordering::Relaxed), 7);
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
     });
 }
 
