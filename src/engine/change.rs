@@ -107,7 +107,6 @@ impl<'a> Change<'a> {
         cause: Cause,
         delay_ms: Option<u64>,
         now_ms: u64,
-        note: Option<&'a [u8]>,
     ) -> Self {
         match cause {
             Cause::Failure => fields.failures = fields.failures.saturating_add(1),
@@ -144,7 +143,7 @@ impl<'a> Change<'a> {
             to,
             cause,
             fields,
-            note,
+            note: None,
         }
     }
 

@@ -84,7 +84,7 @@ impl Engine {
     /// The timer agent: gives expired leases back, makes due jobs ready, ends jobs whose TTL passed. To be called
     /// every [`TICK_MS`]; handles about `budget` deadlines and says how many. More than 0: call again at once.
     pub fn timer_step(&self, now_ms: u64, budget: usize) -> usize {
-        self.sort_young_leases(usize::MAX.min(self.young_len.load(Ordering::Relaxed) as usize));
+        self.sort_young_leases(self.young_len.load(Ordering::Relaxed) as usize);
         let mut fired = Vec::new();
         self.wheel.lock().advance(now_ms, budget, &mut fired);
         let mut set = ChangeSet::default();
@@ -139,9 +139,8 @@ impl Engine {
                     if slot.take(word) {
                         let fields = slot.fields();
                         let cause = Cause::LeaseExpiry;
-                        set.changes.push(Change::retried(
-                            self, number, word, fields, cause, None, now_ms, None,
-                        ));
+                        set.changes
+                            .push(Change::retried(self, number, word, fields, cause, None, now_ms));
                         return None;
                     }
                 }

@@ -143,16 +143,7 @@ impl Engine {
             Verb::Ack => Change::to(number, before, fields, Phase::Done, Cause::Ack, now_ms),
             Verb::Nack => {
                 let delay_ms = (settlement.arg != SettleEntry::BACKOFF).then_some(u64::from(settlement.arg));
-                Change::retried(
-                    self,
-                    number,
-                    before,
-                    fields,
-                    Cause::Failure,
-                    delay_ms,
-                    now_ms,
-                    settlement.note,
-                )
+                Change::retried(self, number, before, fields, Cause::Failure, delay_ms, now_ms)
             }
             Verb::Reject => {
                 fields.failures = fields.failures.saturating_add(1);

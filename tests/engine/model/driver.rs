@@ -1322,7 +1322,7 @@ fn items_of(settled: &[Settled]) -> Vec<ItemError> {
         .filter_map(|(position, settled)| {
             let code = match settled {
                 Settled::Done => return None,
-                Settled::AlreadySettled => ErrorCode::AlreadySettled,
+                Settled::Before => ErrorCode::AlreadySettled,
                 Settled::LeaseLost => ErrorCode::LeaseLost,
                 Settled::JobNotFound => ErrorCode::JobNotFound,
             };

@@ -63,7 +63,7 @@ pub struct QueueModel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     Done,
-    AlreadySettled,
+    Before,
     LeaseLost,
     JobNotFound,
 }
@@ -160,7 +160,7 @@ impl Model {
     /// What a settlement comes to, `held` being the jobs that this batch has settled before it.
     pub fn judge(&self, token: Token, verb: Verb, held: &BTreeSet<JobId>, is_known: bool) -> Settled {
         let ack_or_lost = if verb == Verb::Ack {
-            Settled::AlreadySettled
+            Settled::Before
         } else {
             Settled::LeaseLost
         };
