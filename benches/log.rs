@@ -5,8 +5,8 @@
 //! Everything that is appended is given up at once, so segments go round in a small circle, as they do under a
 //! queue that keeps up. The background agent runs on its own thread, as in a server.
 #![cfg(not(loom))]
-#![allow(
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
+#![allow(
     clippy::unwrap_used,
     reason = "a benchmark that cannot go on should panic where it stands"
 )]
@@ -86,7 +86,7 @@ fn timed(log: &Log, body: &[u8], count: u64, writers: u64, level: Level) -> Dura
 }
 
 fn bench_level(c: &mut Criterion, name: &str, level: Level) {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut group = c.benchmark_group(format!("log_append_{name}"));
     group
         .sample_size(10)

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --no-default-features --features engine --bench ring`. Figures are handles a second; compare ratios of
 //! one run, since they drift from minute to minute.
+
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 #[cfg(feature = "engine")]

@@ -1,5 +1,8 @@
 //! Models that explore every interleaving (within a bound) of the lock-free code, under loom.
 //!
+//! What a model does before it spawns must not yield: loom then lets the first spawned thread go first in *every*
+//! execution, and half of the interleavings are never seen.
+//!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom`. Without the flag there is nothing here.
 #![cfg(loom)]
 #![allow(
@@ -32,3 +35,5 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let name = std::thread::current().name().unwrap_or("model").to_owned();
     println!("{name}: {} executions", executions.load(Ordering::Relaxed));
 }
+#[path = "loom/state.rs"]
+mod state;

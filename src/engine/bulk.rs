@@ -6,6 +6,7 @@ use super::queue::{Queue, QueueId};
 use super::replay::{Begun, RequestId};
 use super::settle::{NotTaken, Patience, wait_a_little};
 use super::slot::{Phase, StateWord};
+use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::job::{JobId, JobState};
@@ -305,7 +306,7 @@ impl Engine {
             if !wanted(word.phase()) {
                 return refused(Some(word.phase()));
             }
-            if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+            if slot.take(word) {
                 return Ok(word);
             }
         }
@@ -329,7 +330,7 @@ impl Engine {
             if !wanted(word.phase()) {
                 return None;
             }
-            if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+            if slot.take(word) {
                 return Some(word);
             }
         }
@@ -389,11 +390,7 @@ impl Engine {
                     .count();
                 let popped = queue.pop_ready(&self.pool, priority, &mut handles[..stale]);
                 for number in handles[..popped].iter().rev() {
-                    let slot = self.slab.slot(*number);
-                    let word = slot.state();
-                    if word.phase() == Phase::Zombie || word.phase().is_finished() {
-                        self.drop_queued(*number, slot, word);
-                    } else {
+                    if let Popped::Ready(_) = self.slab.meet(*number) {
                         // Somebody else popped what was seen, and this came in its place.
                         queue.put_front(priority, *number);
                         self.wake(queue, 1);

@@ -7,7 +7,7 @@ use super::finish::Finished;
 use super::journal::{self, ChangeEntry, ChangeHead, DoneEntry, Kind, NUMBERED, Prelude, RefusedEntry};
 use super::queue::{Event, QueueId};
 use super::replay::{Applied, RequestId};
-use super::slot::{Fields, Phase, QUEUED, RESULT, Slot, StateWord, TIMED, VOLATILE, id_of};
+use super::slot::{Fields, Phase, QUEUED, RESULT, StateWord, TIMED, VOLATILE, id_of};
 use super::timer::{Entry, Watch};
 use super::{Engine, retry};
 use crate::base::code::ItemError;
@@ -48,7 +48,7 @@ pub(super) struct Change<'a> {
 #[derive(Default)]
 pub(super) struct ChangeSet<'a> {
     /// Plain acks: slot and word before.
-    pub(super) done: SmallVec<[(u32, StateWord); 32]>,
+    pub(super) done: SmallVec<[(u32, StateWord); 64]>,
     pub(super) changes: SmallVec<[Change<'a>; 2]>,
     /// Positions of the request that were refused; logged with a numbered request, so that its answer can be made
     /// again.
@@ -107,7 +107,6 @@ impl<'a> Change<'a> {
         cause: Cause,
         delay_ms: Option<u64>,
         now_ms: u64,
-        note: Option<&'a [u8]>,
     ) -> Self {
         match cause {
             Cause::Failure => fields.failures = fields.failures.saturating_add(1),
@@ -144,7 +143,7 @@ impl<'a> Change<'a> {
             to,
             cause,
             fields,
-            note,
+            note: None,
         }
     }
 
@@ -341,33 +340,13 @@ impl Engine {
         let words = set.done.iter().copied();
         for (number, before) in words.chain(set.changes.iter().map(|change| (change.slot, change.before))) {
             let slot = self.slab.slot(number);
-            let queued_before = before.has(QUEUED);
-            // A popper may have dropped the handle while the job was Busy; then it must be pushed again.
-            loop {
-                let busy = slot.state();
-                let restored = if busy.has(QUEUED) {
-                    before
-                } else {
-                    before.without(QUEUED)
-                };
-                if slot.exchange(busy, restored).is_ok() {
-                    break;
+            if slot.restore(before) {
+                // A popper has dropped the handle while the job was Busy.
+                let fields = slot.fields();
+                if let Some(queue) = self.registry.get(QueueId(fields.queue)) {
+                    queue.put_front(fields.priority, number);
+                    self.wake(queue, 1);
                 }
-            }
-            if queued_before && !slot.state().has(QUEUED) {
-                self.requeue(number, slot);
-            }
-        }
-    }
-
-    /// Pushes the handle of a Ready job that stands in no ring.
-    fn requeue(&self, number: u32, slot: Slot<'_>) {
-        let word = slot.state();
-        if word.phase() == Phase::Ready && slot.exchange(word, word.with(QUEUED)).is_ok() {
-            let fields = slot.fields();
-            if let Some(queue) = self.registry.get(QueueId(fields.queue)) {
-                queue.put_front(fields.priority, number);
-                self.wake(queue, 1);
             }
         }
     }

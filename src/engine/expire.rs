@@ -84,7 +84,7 @@ impl Engine {
     /// The timer agent: gives expired leases back, makes due jobs ready, ends jobs whose TTL passed. To be called
     /// every [`TICK_MS`]; handles about `budget` deadlines and says how many. More than 0: call again at once.
     pub fn timer_step(&self, now_ms: u64, budget: usize) -> usize {
-        self.sort_young_leases(usize::MAX.min(self.young_len.load(Ordering::Relaxed) as usize));
+        self.sort_young_leases(self.young_len.load(Ordering::Relaxed) as usize);
         let mut fired = Vec::new();
         self.wheel.lock().advance(now_ms, budget, &mut fired);
         let mut set = ChangeSet::default();
@@ -136,12 +136,11 @@ impl Engine {
                     return Some(Entry::new(at_ms, entry.id, watch));
                 }
                 (Phase::Leased, Watch::Deadline(_)) => {
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         let fields = slot.fields();
                         let cause = Cause::LeaseExpiry;
-                        set.changes.push(Change::retried(
-                            self, number, word, fields, cause, None, now_ms, None,
-                        ));
+                        set.changes
+                            .push(Change::retried(self, number, word, fields, cause, None, now_ms));
                         return None;
                     }
                 }
@@ -161,7 +160,7 @@ impl Engine {
                     if expires_ms > now_ms {
                         return Some(Entry::new(expires_ms, entry.id, watch));
                     }
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         let fields = slot.fields();
                         set.changes.push(Change::to(
                             number,
@@ -265,7 +264,7 @@ impl Engine {
             if !current || word.phase() != Phase::Leased || slot.at_ms() <= deadline_ms {
                 continue;
             }
-            if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+            if slot.take(word) {
                 slot.write_at(deadline_ms);
                 slot.publish(word.next_turn().with(TIMED));
                 let entry = Entry::new(deadline_ms, token.id, Watch::Deadline(token.attempt));

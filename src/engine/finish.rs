@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::queue::{Event, Queue, QueueId};
-use super::slot::{Phase, QUEUED, Slot, StateWord, TURN_MASK, VOLATILE};
+use super::slot::{Phase, Slot, StateWord, VOLATILE};
 use crate::base::queue::Durability;
 use crate::log::{Log, LogPosition};
 use smallvec::SmallVec;
@@ -65,7 +65,7 @@ impl Engine {
                 bytes: 0,
             });
         }
-        publish_finished(slot, before.with_phase(to));
+        slot.finish(before.with_phase(to));
         finished.handles.push(number);
         match &mut finished.run {
             Some(run) => {
@@ -117,83 +117,23 @@ impl Engine {
         }
     }
 
-    /// Forgets finished jobs: their bodies leave the log, their slots become free. A job whose handle still
-    /// stands in a ready ring is left to whoever pops it.
+    /// Forgets finished jobs: their bodies leave the log, their slots become free.
     fn free(&self, queue: &Queue, numbers: &[u32]) {
         let mut free: SmallVec<[u32; 256]> = SmallVec::new();
         let mut releases = [Releases::new(&self.durable), Releases::new(&self.volatile)];
         let mut gone = [0u64; 8];
         for number in numbers {
-            let slot = self.slab.slot(*number);
-            // Only this thread may free the job (it took the handle out of the retention); a popper may still
-            // take the QUEUED mark away, hence the loop.
-            let mut body = LogPosition::NONE;
-            loop {
-                let word = slot.state();
-                debug_assert!(word.phase().is_finished(), "{word:?} is not over");
-                let claimed = if word.has(QUEUED) {
-                    Phase::Zombie
-                } else {
-                    Phase::Busy
-                };
-                // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is
-                // one. A swap, so that a second round of the loop finds nothing more to release.
-                let dropped = slot.drop_body();
-                if !dropped.is_none() {
-                    body = dropped;
-                }
-                if slot.exchange(word, word.with_phase(claimed)).is_err() {
-                    continue;
-                }
-                gone[word.phase() as usize] += 1;
-                releases[usize::from(word.has(VOLATILE))].add(body);
-                if claimed == Phase::Busy {
-                    slot.publish(freed(word));
-                    free.push(*number);
-                }
-                break;
+            let (word, body, is_free) = self.slab.forget(*number);
+            gone[word.phase() as usize] += 1;
+            releases[usize::from(word.has(VOLATILE))].add(body);
+            if is_free {
+                free.push(*number);
             }
         }
         for (phase, count) in gone.iter().enumerate().filter(|(_, count)| **count > 0) {
             queue.counters.left_number(phase, *count);
         }
         self.slab.give(&free);
-    }
-
-    /// A handle popped from a ready ring whose job is not Ready: the mark goes, and a forgotten job with it.
-    pub(super) fn drop_queued(&self, number: u32, slot: Slot<'_>, word: StateWord) {
-        if word.phase() == Phase::Zombie {
-            slot.publish(freed(word));
-            self.slab.give(&[number]);
-        } else if word.has(QUEUED) && word.phase().is_finished() {
-            // Loses only against the retention making a zombie of it; then the next look frees it.
-            if slot.exchange(word, word.without(QUEUED)).is_err() {
-                let now = slot.state();
-                self.drop_queued(number, slot, now);
-            }
-        }
-    }
-}
-
-/// The word of a free slot: only the generation lives on.
-fn freed(word: StateWord) -> StateWord {
-    StateWord::new(word.generation(), 0, Phase::Free, 0)
-}
-
-/// Publishes a finished state. A job taken from Ready keeps its QUEUED mark, unless a popper has dropped the
-/// handle while the job was Busy.
-fn publish_finished(slot: Slot<'_>, mut word: StateWord) {
-    if !word.has(QUEUED) {
-        return slot.publish(word.without(TURN_MASK));
-    }
-    loop {
-        let busy = slot.state();
-        if !busy.has(QUEUED) {
-            word = word.without(QUEUED);
-        }
-        if slot.exchange(busy, word).is_ok() {
-            return;
-        }
     }
 }
 

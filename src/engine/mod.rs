@@ -41,6 +41,7 @@ pub mod slot;
 mod status;
 mod step;
 mod timer;
+pub mod transition;
 
 pub use config::{EngineConfig, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};
@@ -151,6 +152,11 @@ impl Engine {
         self.durable.poisoned()
     }
 
+    /// How many segments hold a part of the durable log, and of the memory of jobs that are not logged.
+    pub fn segments_in_use(&self) -> (usize, usize) {
+        (self.durable.segments_in_use(), self.volatile.segments_in_use())
+    }
+
     /// Whether any request of that session is remembered.
     pub fn knows_session(&self, session: u128) -> bool {
         self.sessions.knows(session)
@@ -192,12 +198,18 @@ impl Engine {
     /// Notes that generations up to `generation` are in use, and logs it each time another 2^16 are begun, so
     /// that ids of jobs that leave no other trace are not given out again after a restart.
     fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        const STEP: u32 = 1 << 16;
         self.slab.raise_generation(generation);
         let told = self.generation_told.load(Ordering::Relaxed);
         if told != 0 && !slab::is_newer(generation, told) {
             return Ok(());
         }
+        self.tell_generation(generation, now_ms)
+    }
+
+    /// Logs that generations up to `generation`, rounded up, are in use.
+    #[cold]
+    fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
+        const STEP: u32 = 1 << 16;
         let high = generation | (STEP - 1);
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();

@@ -102,6 +102,12 @@ impl Engine {
             (recovery.generation_high | 0xffff).wrapping_add(1)
         };
         engine.slab.restore(recovery.fresh_from, high);
+        if high != 0 {
+            // What told of the generations may stand in a segment that goes before another is begun. The segment of
+            // this start is still empty, so it takes this record.
+            let told = engine.tell_generation(recovery.generation_high, now_ms);
+            debug_assert!(told.is_ok(), "{told:?}");
+        }
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;
         Ok((engine, summary))
@@ -134,6 +140,7 @@ impl Engine {
                 .filter(|queue| !queue.is_deleted())
             else {
                 // Of a queue that was deleted: gone with it.
+                slot.drop_body();
                 slot.publish(StateWord::new(word.generation(), 0, Phase::Free, 0));
                 continue;
             };
@@ -166,7 +173,8 @@ impl Engine {
                 }
                 Phase::Ready => {
                     slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
-                    if word.attempt() == 0 && word.phase() == Phase::Ready {
+                    // A job that was delayed has its due time there, whether it is told of as Ready (in a copy) or not.
+                    if word.attempt() == 0 && fields.at_ms <= fields.enqueued_ms {
                         fresh.push((0, order, number));
                     } else {
                         retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));

@@ -339,7 +339,11 @@ impl Queue {
 
     /// The numbers for people.
     pub fn counts(&self) -> QueueCounts {
-        let gauge = |phase: Phase| self.counters.by_phase[phase as usize].load(Ordering::Relaxed);
+        // A job may leave before its arrival is counted; for that moment the gauge is below zero.
+        let gauge = |phase: Phase| {
+            let gauge = self.counters.by_phase[phase as usize].load(Ordering::Relaxed);
+            if gauge > i64::MAX as u64 { 0 } else { gauge }
+        };
         let event = |event: Event| self.counters.events[event as usize].load(Ordering::Relaxed);
         QueueCounts {
             ready: gauge(Phase::Ready),
@@ -376,5 +380,19 @@ impl Queue {
 fn push(ring: &Ring, pool: &ChunkPool, handles: &[u32]) {
     if ring.push(pool, handles).is_err() {
         unreachable!("the chunk pool is smaller than the slab needs");
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_leaves_before_its_arrival_is_counted_does_not_make_for_billions_of_jobs() {
+        let queue = Queue::new(QueueId(0), "q", QueueOptions::default());
+        queue.counters.left(Phase::Ready, 1);
+        assert_eq!(queue.counts().ready, 0);
+        queue.counters.arrived(Phase::Ready, 3);
+        assert_eq!(queue.counts().ready, 2);
     }
 }

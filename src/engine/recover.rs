@@ -304,6 +304,7 @@ impl Recovery {
             return Some(());
         };
         if entry.phase == Phase::Free as u8 {
+            slot.drop_body();
             slot.publish(StateWord::new(id.generation(), 0, Phase::Free, 0));
             return Some(());
         }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 /// Queues are never moved once made, so a number leads to its queue by two indexes and no lock; a chunk of the
 /// table is made when its first queue is.
 pub struct Registry {
-    chunks: Box<[OnceLock<Box<[OnceLock<Queue>]>>]>,
+    chunks: Box<[OnceLock<Chunk>]>,
     names: RwLock<Names>,
 }
 
@@ -20,6 +20,9 @@ struct Names {
     by_name: BTreeMap<String, QueueId>,
     next: u32,
 }
+
+/// A part of the table.
+type Chunk = Box<[OnceLock<Queue>]>;
 
 const CHUNK: usize = 1024;
 

@@ -186,21 +186,21 @@ impl Sessions {
 
     /// The request was carried out.
     pub fn finish(&self, request: RequestId, applied: Applied) {
-        if request.is_numbered() {
-            if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
-                session.set(request.number, applied);
-            }
+        if request.is_numbered()
+            && let Some(session) = self.shard(request.session).lock().get_mut(&request.session)
+        {
+            session.set(request.number, applied);
         }
     }
 
     /// The request was refused or changed nothing, so it may be sent again. One that was finished stays so.
     pub fn abandon(&self, request: RequestId) {
-        if request.is_numbered() {
-            if let Some(session) = self.shard(request.session).lock().get_mut(&request.session) {
-                session
-                    .known
-                    .retain(|(known, outcome)| *known != request.number || outcome.applied().is_some());
-            }
+        if request.is_numbered()
+            && let Some(session) = self.shard(request.session).lock().get_mut(&request.session)
+        {
+            session
+                .known
+                .retain(|(known, outcome)| *known != request.number || outcome.applied().is_some());
         }
     }
 

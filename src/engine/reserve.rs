@@ -6,6 +6,7 @@ use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
 use super::slot::{Phase, QUEUED, VOLATILE, id_of};
+use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::{LEASE_MS_MAX, PRIORITIES, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
@@ -212,45 +213,31 @@ impl Engine {
     ) {
         let slot = self.slab.slot(number);
         loop {
-            let word = slot.state();
-            match word.phase() {
-                Phase::Ready => {}
-                Phase::Busy => {
-                    // Somebody cancels or expires it at this moment; the handle is ours to give up. If that
-                    // change is taken back, its maker finds the mark gone and pushes the handle again.
-                    if slot.exchange(word, word.without(QUEUED)).is_ok() {
-                        return;
-                    }
-                    continue;
-                }
-                _ => {
-                    return self.drop_queued(number, slot, word);
-                }
-            }
-            let fields = slot.fields();
-            if fields.expires_ms != 0 && fields.expires_ms <= now_ms {
+            let Popped::Ready(word) = self.slab.meet(number) else {
+                return;
+            };
+            let expires_ms = slot.expires_ms();
+            if expires_ms != 0 && expires_ms <= now_ms {
                 if self.expire_unserved(number, word, now_ms) {
                     return;
                 }
                 continue;
             }
-            let attempt = word.attempt() + 1;
-            let busy = word.with_attempt(attempt).with_phase(Phase::Busy).without(QUEUED);
-            if slot.exchange(word, busy).is_err() {
+            let Some(busy) = slot.take_popped(word) else {
                 continue;
-            }
-            let lease_ms = match (lease_ms, fields.lease_ms) {
+            };
+            let lease_ms = match (lease_ms, slot.lease_ms()) {
                 (0, 0) => queue.options.lease_ms,
                 (0, job) => job,
                 (asked, _) => asked,
             };
-            *bytes_room = bytes_room.saturating_sub(fields.body_bytes() as usize);
+            *bytes_room = bytes_room.saturating_sub(slot.body_bytes());
             taken.durable += usize::from(!word.has(VOLATILE));
             taken.slots.push(number);
             taken.entries.push(ReserveEntry {
                 id: U64::new(id_of(number, busy).0),
                 lease_ms: U32::new(lease_ms),
-                attempt: U16::new(attempt),
+                attempt: U16::new(busy.attempt()),
                 reserved: U16::ZERO,
             });
             return;

@@ -56,6 +56,7 @@ impl Engine {
         set: &mut ChangeSet<'a>,
         items: &mut Vec<ItemError>,
     ) {
+        set.done.reserve(batch.count());
         for (position, settlement) in batch.items().enumerate() {
             match self.take_settlement(&settlement, now_ms, set, Patience::Limited) {
                 Ok(()) => {}
@@ -142,16 +143,7 @@ impl Engine {
             Verb::Ack => Change::to(number, before, fields, Phase::Done, Cause::Ack, now_ms),
             Verb::Nack => {
                 let delay_ms = (settlement.arg != SettleEntry::BACKOFF).then_some(u64::from(settlement.arg));
-                Change::retried(
-                    self,
-                    number,
-                    before,
-                    fields,
-                    Cause::Failure,
-                    delay_ms,
-                    now_ms,
-                    settlement.note,
-                )
+                Change::retried(self, number, before, fields, Cause::Failure, delay_ms, now_ms)
             }
             Verb::Reject => {
                 fields.failures = fields.failures.saturating_add(1);
@@ -225,7 +217,7 @@ impl Engine {
                     wait_a_little(&mut looks);
                 }
                 Phase::Leased if word.attempt() == token.attempt => {
-                    if slot.exchange(word, word.with_phase(Phase::Busy)).is_ok() {
+                    if slot.take(word) {
                         return Ok(word);
                     }
                 }

@@ -6,7 +6,7 @@
 //! and are compared as serial numbers (RFC 1982); a slot that lags far behind the highest jumps up to it when it
 //! is used again, so that the comparison stays valid.
 
-use crate::base::sync::{AtomicU32, Ordering, ZeroedWords};
+use crate::base::sync::{AtomicU32, Ordering, ZeroedWords, fence};
 use crate::engine::slot::{Phase, SLOT_WORDS, Slot, StateWord};
 use crate::ring::SlotPool;
 
@@ -95,6 +95,8 @@ impl Slab {
             flags,
         );
         slot.publish(word);
+        // As in `Slot::exchange`: the word before the fields.
+        fence(Ordering::Release);
         word
     }
 

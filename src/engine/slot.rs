@@ -250,10 +250,14 @@ impl<'a> Slot<'a> {
     /// Release is needed where the caller has written fields before.
     #[inline]
     pub fn exchange(self, from: StateWord, to: StateWord) -> Result<(), StateWord> {
-        self.words[0]
+        let moved = self.words[0]
             .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
             .map(|_| ())
-            .map_err(StateWord)
+            .map_err(StateWord);
+        // Release fence: the fields that an owner writes from here on do not become visible before the word that
+        // says so; pairs with the Acquire fence in `snapshot`.
+        fence(Ordering::Release);
+        moved
     }
 
     /// Publishes a state as the owner (the slot is Busy or not yet public). Release: whoever reads the new state
@@ -337,6 +341,12 @@ impl<'a> Slot<'a> {
     pub fn body_bytes(self) -> usize {
         self.words[6].load(Ordering::Relaxed) as u32 as usize
             + (self.words[7].load(Ordering::Relaxed) >> 48) as usize
+    }
+
+    /// The job's own lease alone, in milliseconds; 0 for the queue's.
+    #[inline]
+    pub fn lease_ms(self) -> u32 {
+        self.words[7].load(Ordering::Relaxed) as u32
     }
 
     /// The deadline alone.

@@ -1,8 +1,8 @@
 //! Reading and judging a whole directory, without changing it.
 
+use crate::log::config::LogConfig;
 use crate::log::dir::{Directory, FoundSegment};
 use crate::log::error::{Corruption, OpenError};
-use crate::log::log::LogConfig;
 use crate::log::record::{FORMAT_VERSION, HeaderFlaw, Recovered, SegmentHeader};
 use crate::log::recover::{Recovery, Verdict};
 use std::path::PathBuf;

@@ -1,150 +1,19 @@
-//! The log itself: claims, pins, live counts.
+//! The log itself: what its users call, and the background agent.
 
-use crate::base::crc::crc32c;
-use crate::base::limits;
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::log::claim::Claim;
+use crate::log::config::Room;
 use crate::log::dir::Directory;
-use crate::log::error::{LogError, OpenError};
+use crate::log::error::LogError;
+use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
-use crate::log::record::{
-    DATA_START, HEADER_LEN, KIND_LOG_FIRST, RecordMeta, Recovered, SEGMENT_HEADER_LEN, StartBody,
-};
-use crate::log::segment::Segment;
+use crate::log::record::{DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody};
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
+use crate::log::table::Segments;
 use crate::log::tail::Tail;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
-use std::path::PathBuf;
-use std::sync::OnceLock;
-
-/// Where the log lives and how large it may become.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// The directory, made if it is not there. `None`: anonymous memory, gone with the process.
-    pub directory: Option<PathBuf>,
-    /// Size of a segment, in bytes: a multiple of 4096 between [`limits::SEGMENT_BYTES_MIN`] and
-    /// [`limits::SEGMENT_BYTES_MAX`]. Fixed for the life of a directory.
-    pub segment_bytes: u32,
-    /// What all segments together may take, in bytes; at least four segments.
-    pub log_bytes_max: u64,
-    /// Give up what is corrupt, instead of refusing to open.
-    pub salvage: bool,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            directory: None,
-            segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
-            log_bytes_max: limits::LOG_BYTES_DEFAULT,
-            salvage: false,
-        }
-    }
-}
-
-impl LogConfig {
-    /// How many segments there may be.
-    pub(super) fn segments_max(&self) -> usize {
-        let segments = self.log_bytes_max / u64::from(self.segment_bytes);
-        usize::try_from(segments)
-            .unwrap_or(usize::MAX)
-            .min(limits::SEGMENTS_MAX)
-    }
-
-    pub(super) fn check(&self) -> Result<(), OpenError> {
-        let (min, max) = (limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX);
-        if !(min..=max).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(4096) {
-            return Err(OpenError::Config(format!(
-                "a segment has {min} to {max} bytes, a multiple of 4096, not {}",
-                self.segment_bytes
-            )));
-        }
-        if self.segments_max() < limits::SEGMENTS_MIN {
-            let text = format!(
-                "the log's byte limit must hold at least {} segments",
-                limits::SEGMENTS_MIN
-            );
-            return Err(OpenError::Config(text));
-        }
-        Ok(())
-    }
-}
-
-/// What a record is for, which decides how much of the reserve it may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// New jobs. Refused while fewer than two further segments could be had.
-    Enqueue,
-    /// Settling and handing out: may take all further segments but one.
-    Settle,
-    /// What frees segments: may take the last.
-    Migrate,
-}
-
-impl Room {
-    /// How many segments must be left after a roll for this purpose.
-    pub(super) fn roll_reserve(self) -> usize {
-        match self {
-            Room::Enqueue => 2,
-            Room::Settle => 1,
-            Room::Migrate => 0,
-        }
-    }
-}
-
-/// All segments that exist, found by file number or by sequence number, without a lock.
-pub(super) struct Segments {
-    by_number: Box<[OnceLock<Segment>]>,
-    /// At `sequence & mask`: sequence number in the upper half, file number in the lower.
-    by_sequence: Box<[AtomicU64]>,
-    mask: u32,
-}
-
-impl Segments {
-    /// For file numbers up to `capacity`, and sequence numbers of which those in use at any time lie within
-    /// `span` of each other.
-    pub(super) fn new(capacity: usize, span: usize) -> Self {
-        let places = span.next_power_of_two();
-        Self {
-            by_number: (0..capacity).map(|_| OnceLock::new()).collect(),
-            by_sequence: (0..places).map(|_| AtomicU64::new(0)).collect(),
-            mask: (places - 1) as u32,
-        }
-    }
-
-    pub(super) fn capacity(&self) -> usize {
-        self.by_number.len()
-    }
-
-    pub(super) fn add(&self, segment: Segment) {
-        let place = &self.by_number[segment.number as usize - 1];
-        assert!(place.set(segment).is_ok(), "a segment's number is given once");
-    }
-
-    pub(super) fn by_number(&self, number: u32) -> &Segment {
-        match self.by_number[number as usize - 1].get() {
-            Some(segment) => segment,
-            None => unreachable!("numbers are only known of segments that exist"),
-        }
-    }
-
-    pub(super) fn install(&self, sequence: u32, number: u32) {
-        let entry = u64::from(sequence) << 32 | u64::from(number);
-        // Release: pairs with the Acquire below; the segment is complete before it can be found.
-        self.by_sequence[(sequence & self.mask) as usize].store(entry, Ordering::Release);
-    }
-
-    /// The segment that was last installed under that number; it may have been retired since.
-    #[inline]
-    pub(super) fn by_sequence(&self, sequence: u32) -> Option<&Segment> {
-        let entry = self.by_sequence[(sequence & self.mask) as usize].load(Ordering::Acquire);
-        if (entry >> 32) as u32 != sequence || entry == 0 {
-            return None;
-        }
-        self.by_number[(entry as u32) as usize - 1].get()
-    }
-}
 
 /// A write-ahead log in memory-mapped segments (or in plain memory). Shared by reference between threads.
 pub struct Log {
@@ -169,146 +38,6 @@ pub struct Log {
     pub(super) space: Mutex<Space>,
     pub(super) keeper: Mutex<Keeper>,
     pub(super) syncer: Syncer,
-}
-
-/// A range of the log that belongs to one writer until it is committed. Dropped without that, it becomes padding.
-pub struct Claim<'a> {
-    log: &'a Log,
-    segment: &'a Segment,
-    position: LogPosition,
-    /// Whole record.
-    len: u32,
-    /// How much of the body is written.
-    filled: u32,
-    body_crc: u32,
-    is_committed: bool,
-}
-
-impl Claim<'_> {
-    /// Where the record's header begins.
-    #[inline]
-    pub fn position(&self) -> LogPosition {
-        self.position
-    }
-
-    /// Where the body begins.
-    #[inline]
-    pub fn body_position(&self) -> LogPosition {
-        self.position.plus(HEADER_LEN as u32)
-    }
-
-    /// Body bytes that are not written yet.
-    #[inline]
-    pub fn remaining(&self) -> usize {
-        self.len as usize - HEADER_LEN - self.filled as usize
-    }
-
-    /// Copies the next bytes of the body. Panics when they do not fit.
-    #[inline]
-    pub fn put(&mut self, bytes: &[u8]) {
-        assert!(
-            bytes.len() <= self.remaining(),
-            "a claim takes no more than was asked for"
-        );
-        let offset = self.position.offset() as usize + HEADER_LEN + self.filled as usize;
-        self.segment.region().write(offset, bytes);
-        self.body_crc = crc32c(self.body_crc, bytes);
-        self.filled += bytes.len() as u32;
-    }
-
-    /// Publishes the record and returns its end: once [`Log::durable`] has reached that, it is on the disk.
-    ///
-    /// `kind` is below [`KIND_LOG_FIRST`]; `now_ms` is the time for recovery; `live` jobs are added to the
-    /// segment's live count first. What of the body was not written becomes zeros.
-    #[inline]
-    pub fn commit(mut self, kind: u8, flags: u8, now_ms: u64, live: u32) -> LogPosition {
-        assert!(kind < KIND_LOG_FIRST, "kinds from 0xF0 on are the log's own");
-        if live > 0 {
-            self.segment.live.retain(u64::from(live));
-        }
-        self.publish(kind, flags, now_ms)
-    }
-
-    #[inline]
-    pub(super) fn publish(&mut self, kind: u8, flags: u8, now_ms: u64) -> LogPosition {
-        self.zero_rest();
-        let meta = RecordMeta {
-            kind,
-            flags,
-            durable_mark: self.log.durable_mark(),
-            now_ms,
-        };
-        self.segment.commit(self.position, self.len, self.body_crc, &meta);
-        self.is_committed = true;
-        self.position.plus(self.len)
-    }
-
-    #[inline]
-    fn zero_rest(&mut self) {
-        const ZEROS: [u8; 64] = [0; 64];
-        while self.remaining() > 0 {
-            self.put(&ZEROS[..self.remaining().min(ZEROS.len())]);
-        }
-    }
-}
-
-impl Drop for Claim<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.is_committed {
-            let now_ms = self.log.now_ms.load(Ordering::Relaxed);
-            self.segment
-                .pad(self.position, self.len, self.log.durable_mark(), now_ms);
-        }
-    }
-}
-
-/// Keeps a segment's bytes where they are while it lives.
-pub struct Pin<'a> {
-    segment: &'a Segment,
-    sequence: u32,
-}
-
-impl Pin<'_> {
-    /// Whether `position` is in the pinned segment, so that the pin serves it too.
-    #[inline]
-    pub fn covers(&self, position: LogPosition) -> bool {
-        position.sequence() == self.sequence
-    }
-
-    /// `len` bytes at `position`, which lie in the body of a record that the caller knows to be committed (it
-    /// committed it, or learned the position from one who did). `None` when they are in another segment or
-    /// beyond its end.
-    #[inline]
-    pub fn bytes(&self, position: LogPosition, len: usize) -> Option<&[u8]> {
-        let offset = position.offset() as usize;
-        let fits = offset >= SEGMENT_HEADER_LEN && len <= self.segment.region().len().saturating_sub(offset);
-        (self.covers(position) && fits).then(|| self.segment.region().bytes(offset, len))
-    }
-}
-
-impl<'a> Pin<'a> {
-    /// The record whose header stands at `position`, if it is in the pinned segment and committed.
-    pub fn record(&self, position: LogPosition) -> Option<Recovered<'_>> {
-        if !self.covers(position) {
-            return None;
-        }
-        let record = self.segment.record_at(position)?;
-        Some(Recovered {
-            position,
-            kind: record.header.kind,
-            flags: record.header.flags,
-            now_ms: record.header.now_ms.get(),
-            body: record.body,
-        })
-    }
-}
-
-impl Drop for Pin<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.segment.holders.unpin();
-    }
 }
 
 /// What the engine's reclaimer wants to know about a segment.
@@ -367,15 +96,7 @@ impl Log {
         let Some(segment) = self.segments.by_sequence(position.sequence()) else {
             unreachable!("the tail only moves to installed segments, and an open claim keeps its segment");
         };
-        Claim {
-            log: self,
-            segment,
-            position,
-            len,
-            filled: 0,
-            body_crc: 0,
-            is_committed: false,
-        }
+        Claim::new(self, segment, position, len)
     }
 
     /// Where the next record will begin, unless it does not fit there.
@@ -423,8 +144,7 @@ impl Log {
     #[inline]
     pub fn pin(&self, position: LogPosition) -> Option<Pin<'_>> {
         let sequence = position.sequence();
-        let segment = self.segments.by_sequence(sequence)?;
-        segment.holders.pin(sequence).then_some(Pin { segment, sequence })
+        Pin::new(self.segments.by_sequence(sequence)?, sequence)
     }
 
     /// Size of a segment, in bytes.
@@ -484,11 +204,11 @@ impl Log {
         let Some(pin) = self.pin(position) else {
             return false;
         };
-        let Some(end) = pin.segment.sealed_end() else {
+        let Some(end) = pin.segment().sealed_end() else {
             return false;
         };
         while position.offset() + HEADER_LEN as u32 <= end {
-            let Some(record) = pin.segment.record_at(position) else {
+            let Some(record) = pin.segment().record_at(position) else {
                 return false;
             };
             if record.header.kind < KIND_LOG_FIRST {

@@ -1,5 +1,7 @@
 #![doc = include_str!("FORMAT.md")]
 
+mod claim;
+mod config;
 mod dir;
 mod error;
 mod examine;
@@ -7,6 +9,7 @@ mod inspect;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;
 mod open;
+mod pin;
 mod position;
 mod record;
 mod recover;
@@ -16,13 +19,17 @@ mod region;
 mod segment;
 mod space;
 mod sync;
+mod table;
 #[doc(hidden)]
 pub mod tail;
 
+pub use claim::Claim;
+pub use config::{LogConfig, Room};
 pub use error::{Corruption, LogError, OpenError};
 pub use inspect::{InspectReport, InspectedSegment, inspect};
-pub use log::{Claim, Log, LogConfig, Pin, Room, SegmentInfo};
+pub use log::{Log, SegmentInfo};
 pub use open::RecoveryReport;
+pub use pin::Pin;
 pub use position::LogPosition;
 pub use record::{
     BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,

@@ -1,10 +1,11 @@
 //! Opening a log: lock, read, judge, and only then write.
 
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::log::config::LogConfig;
 use crate::log::dir::{Directory, FoundSegment, failed};
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, examine};
-use crate::log::log::{Log, LogConfig, Segments};
+use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
     BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
@@ -14,6 +15,7 @@ use crate::log::region::Region;
 use crate::log::segment::Segment;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
+use crate::log::table::Segments;
 use crate::log::tail::Tail;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;

@@ -6,9 +6,10 @@
 
 use crate::base::limits;
 use crate::base::sync::Ordering;
+use crate::log::config::Room;
 use crate::log::dir::is_disk_full;
 use crate::log::error::LogError;
-use crate::log::log::{Log, Room};
+use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
     DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,

@@ -107,10 +107,54 @@ impl Ring {
         assert!(legal, "handles above {HANDLE_MAX:#x} are reserved");
         match *handles {
             [] => Ok(()),
-            [one] => self.publish(pool, handles, Some(Cell::single(one))),
-            [one, two] => self.publish(pool, handles, Some(Cell::pair(one, two))),
+            [one] => self.push_cell(pool, handles, Cell::single(one)),
+            [one, two] => self.push_cell(pool, handles, Cell::pair(one, two)),
             _ => self.publish(pool, handles, None),
         }
+    }
+
+    fn push_cell(&self, pool: &ChunkPool, handles: &[u32], cell: u64) -> Result<(), PoolExhausted> {
+        if self.fill_at_tail(pool, cell) {
+            Ok(())
+        } else {
+            self.publish(pool, handles, Some(cell))
+        }
+    }
+
+    /// The usual way of a cell, made short: the tail's chunk is the last and has room. False if it was not so, or
+    /// somebody came first; then nothing happened.
+    #[inline]
+    fn fill_at_tail(&self, pool: &ChunkPool, word: u64) -> bool {
+        // Acquire: pairs with the Release of who moved the tail, so that the chunk's stamp is seen.
+        let hint = Position(self.tail.load(Ordering::Acquire));
+        let Some(chunk) = hint.chunk() else {
+            return false;
+        };
+        let empty = Cell::empty(chunk.generation());
+        for (cell, place) in pool.cells(chunk)[..CELLS - 1]
+            .iter()
+            .enumerate()
+            .skip(hint.cell())
+        {
+            // Acquire: see `is_current`.
+            let seen = place.load(Ordering::Acquire);
+            if seen == empty {
+                if !pool.is_current(chunk) {
+                    return false;
+                }
+                point(Point::PushBeforePublish);
+                // Release: what the caller did before is seen by who pops this.
+                let filled = swap(place, empty, word, Ordering::Release);
+                if filled && cell >= hint.cell() + TAIL_LAG {
+                    self.correct_tail(hint, chunk, cell);
+                }
+                return filled;
+            }
+            if !Cell::is_data(seen) {
+                return false;
+            }
+        }
+        false
     }
 
     /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an empty ring.
@@ -179,7 +223,7 @@ impl Ring {
                     // EMPTY of the head's own generation, at the head: when it was read nothing had been filled
                     // there, and the head cannot pass what is not filled. So the ring was empty then.
                     Some(Stop::End) => return 0,
-                    Some(Stop::Closed) => self.unhook(pool, found.end, found.chunk),
+                    Some(Stop::Closed) => _ = self.unhook(pool, found.end, found.chunk),
                     // Crossed a link to an EMPTY or stale chunk: the head has moved on.
                     _ => {}
                 }
@@ -223,23 +267,24 @@ impl Ring {
             let Some(chunk) = head.chunk() else {
                 return true;
             };
-            let mut none = [0];
-            let found = walk(pool, head, chunk, &mut none);
-            if found.count == 0 && found.chunk == chunk {
-                match found.stop {
-                    Some(Stop::End) => {
-                        // The head cannot pass an EMPTY cell, so if the CAS finds it, the head is still here: closed
-                        // rings are empty. Relaxed: a LINK to nothing publishes nothing.
-                        let cell = &pool.cells(chunk)[head.cell()];
-                        let empty = Cell::empty(chunk.generation());
-                        let closed = Cell::link(ChunkId::NONE);
-                        swap(cell, empty, closed, Ordering::Relaxed);
-                    }
-                    Some(Stop::Closed) => self.unhook(pool, head, chunk),
-                    _ => {}
+            let found = walk(pool, head, chunk, &mut [0]);
+            if found.count > 0 {
+                if self.head.load(Ordering::Relaxed) == head.0 {
+                    return false;
                 }
-            } else if found.count > 0 && self.head.load(Ordering::Relaxed) == head.0 {
-                return false;
+            } else if found.chunk == chunk {
+                // The head cannot pass an EMPTY cell, so if the swap finds it, the head is still there: a ring that
+                // is closed is empty. Relaxed: a LINK to nothing publishes nothing.
+                let place = &pool.cells(chunk)[head.cell()];
+                let (empty, closed) = (Cell::empty(chunk.generation()), Cell::link(ChunkId::NONE));
+                let is_closed = match found.stop {
+                    Some(Stop::Closed) => true,
+                    Some(Stop::End) => swap(place, empty, closed, Ordering::Relaxed),
+                    _ => false,
+                };
+                if is_closed && self.unhook(pool, head, chunk) {
+                    return true;
+                }
             }
             spin_hint();
         }
@@ -354,12 +399,14 @@ impl Ring {
         }
     }
 
-    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`.
-    fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) {
+    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody else did.
+    fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
         point(Point::CloseBeforeUnhook);
-        if self.swap_head(end, Position(0)) {
+        let is_mine = self.swap_head(end, Position(0));
+        if is_mine {
             pool.give(&[chunk]);
         }
+        is_mine
     }
 
     fn swap_head(&self, from: Position, to: Position) -> bool {
@@ -377,6 +424,7 @@ impl Ring {
     }
 }
 
+#[inline(always)]
 /// Copies handles from `head` on. What it finds holds only if the head is still `head` afterwards.
 fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -> Found {
     let mut cell = head.cell();

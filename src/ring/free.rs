@@ -58,9 +58,9 @@ impl FreeQueue {
             }
             if let Some((count, end)) = self.read_run(head, tail, out) {
                 point(Point::FreeBeforeTake);
-                // Acquire and Release: the chunks were published by those who gave them, and a later giver of
-                // the same chunks must be seen by nobody as earlier than this.
-                if swap(&self.head, head, end, Ordering::AcqRel) {
+                // Release: so that no link read above can be one that a later owner of the chunk writes. (What
+                // the givers did before was acquired with the head and the links.)
+                if swap(&self.head, head, end, Ordering::Release) {
                     return count;
                 }
             }

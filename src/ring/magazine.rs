@@ -31,7 +31,7 @@ const SHARD: usize = 2 * MAGAZINE;
 /// Words of a magazine: two numbers a word, the first to be handed out first.
 const WORDS: usize = MAGAZINE / 2;
 /// How often a taker looks again when it found nothing and somebody held a shard.
-const BUSY_ROUNDS: usize = if cfg!(loom) { 2 } else { 16 };
+const BUSY_ROUNDS: usize = 16;
 
 /// Slot numbers that are free: taken and given in batches, without locks.
 ///

@@ -103,6 +103,11 @@ impl Cell {
     }
 
     #[inline]
+    pub(super) fn is_data(word: u64) -> bool {
+        word >> KIND == DATA >> KIND
+    }
+
+    #[inline]
     pub(super) fn decode(word: u64) -> Self {
         let high = (word >> 31) as u32 & NONE;
         match word >> KIND {

@@ -10,6 +10,8 @@ use crate::wire::FrameDecoder;
 use crate::wire::hello::HELLO_BYTES_MAX;
 use std::io;
 
+/// A connection that was silent for this long gives its buffers back, in milliseconds.
+const IDLE_MS: u64 = 1_000;
 /// A heartbeat may be late by this factor before the connection is given up.
 const HEARTBEATS_MISSED_MAX: u64 = 3;
 
@@ -214,8 +216,9 @@ impl Connection {
         {
             self.peer.stage = Stage::Gone;
         }
-        if silent_ms > 1_000 {
+        if silent_ms > IDLE_MS {
             self.decoder.release_memory();
+            self.peer.outbox.release_memory();
         }
         desk.sweep(&mut self.peer);
     }

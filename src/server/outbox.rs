@@ -6,7 +6,7 @@ use crate::log::LogPosition;
 use std::collections::VecDeque;
 use std::io;
 
-/// An empty buffer larger than this is given back, in bytes.
+/// What an idle connection keeps of an empty buffer, in bytes.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// How a write went.
@@ -93,6 +93,16 @@ impl Outbox {
         self.bytes.len() - self.head + self.held_bytes.len() > OUTBOX_BYTES_MAX
     }
 
+    /// Gives large empty buffers back; for connections that are idle.
+    pub(super) fn release_memory(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+        if self.held_bytes.is_empty() && self.held_bytes.capacity() > KEPT_BYTES_MAX {
+            self.held_bytes = VecDeque::new();
+        }
+    }
+
     /// Writes once.
     pub(super) fn write_to(&mut self, stream: &mut Stream) -> io::Result<Written> {
         let written = loop {
@@ -108,9 +118,6 @@ impl Outbox {
         self.head += written;
         if self.head == self.bytes.len() {
             self.head = 0;
-            if self.bytes.capacity() > KEPT_BYTES_MAX {
-                self.bytes = Vec::new();
-            }
             self.bytes.clear();
             return Ok(Written::All);
         }

@@ -4,15 +4,17 @@
 //! read, serve those who wait for jobs, and write what came of it, one write a connection. Nothing in a step
 //! blocks. Which thread calls it, and when, is not the reactor's business.
 
+mod reception;
+mod rounds;
+
+use super::config::ServeError;
 use super::conn::Connection;
 use super::connections::Connections;
-use super::deliver::Offer;
 use super::desk::Desk;
 use super::hub::{Hub, Stage};
 use super::listen::Listeners;
-use super::stream::Stream;
 use crate::base::code::{ErrorCode, Refusal};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -26,20 +28,8 @@ const FIRST_CONNECTION: usize = 2;
 
 /// Events taken from the poll in one turn.
 const EVENTS_MAX: usize = 1_024;
-/// Connections accepted in one turn.
-const ACCEPTS_MAX: usize = 64;
-/// Offers to waiters in one turn.
-const OFFERS_MAX: usize = 256;
-/// Connections at once that are told that there are too many; further ones are closed without a word.
-const TURNED_AWAY_MAX: usize = 256;
 /// Time between two looks at the connections' own time limits, in milliseconds.
 const SWEEP_MS: u64 = 250;
-/// Pause before connections are accepted again after the system had no room for one, in milliseconds.
-const ACCEPT_PAUSE_MS: u64 = 100;
-/// How long a peer that was sent its last answer may take to close, in milliseconds.
-const LINGER_MS: u64 = 2_000;
-/// The same while the server stops, in milliseconds.
-const LINGER_STOPPING_MS: u64 = 200;
 /// How long a stop may take to write answers to peers that do not read them, in milliseconds.
 const STOP_MS: u64 = 5_000;
 
@@ -212,108 +202,20 @@ impl Reactor {
         self.listeners = None;
         self.accept_at_ms = None;
         self.end_at_ms = self.end_at_ms.min(self.desk.now_ms + STOP_MS);
-        let refusal = match self.hub.engine.poisoned() {
-            Some(reason) if stage == Stage::Failed => Refusal::new(ErrorCode::LogPoisoned, reason),
+        let refusal = match self.hub.failure() {
+            Some(ServeError::Log(reason)) => Refusal::new(ErrorCode::LogPoisoned, reason),
             _ => Refusal::new(ErrorCode::ShuttingDown, "the server stops; connect again later"),
         };
         for number in 0..self.connections.end() {
             if let Some(connection) = self.connections.get_mut(number) {
                 if stage == Stage::Failed {
-                    connection.peer.outbox.drop_held();
+                    connection.peer.lose_held(&refusal);
                 }
                 connection.peer.dismiss(&refusal);
                 self.desk.drop_waiters(&mut connection.peer);
                 touch(&mut self.touched, connection);
             }
         }
-    }
-
-    fn adopt_all(&mut self) {
-        while let Some(stream) = self.hub.doors.of(self.index).streams.pop() {
-            self.adopt(stream);
-        }
-    }
-
-    fn accept(&mut self) {
-        if self.accept_at_ms.is_none_or(|at_ms| at_ms > self.desk.now_ms) {
-            return;
-        }
-        for _ in 0..ACCEPTS_MAX {
-            let Some(listeners) = &self.listeners else { return };
-            match listeners.accept() {
-                Ok(Some(stream)) => self.place(stream),
-                Ok(None) => {
-                    self.accept_at_ms = None;
-                    return;
-                }
-                Err(_) => {
-                    // Out of file descriptors, most likely: those who wait stay in the system's queue.
-                    self.accept_at_ms = Some(self.desk.now_ms + ACCEPT_PAUSE_MS);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Gives a new connection to the reactor whose turn it is.
-    fn place(&mut self, stream: Stream) {
-        if self.hub.connections.fetch_add(1, Ordering::Relaxed) >= self.hub.config.connections_max {
-            self.hub.connections.fetch_sub(1, Ordering::Relaxed);
-            return self.turn_away(stream);
-        }
-        let home = self.next_home;
-        self.next_home = (home + 1) % self.hub.doors.all().len();
-        if home == self.index {
-            self.adopt(stream);
-        } else {
-            let mailbox = self.hub.doors.of(home);
-            mailbox.streams.push(stream);
-            mailbox.ring();
-        }
-    }
-
-    fn turn_away(&mut self, stream: Stream) {
-        if self.turned_away >= TURNED_AWAY_MAX {
-            return;
-        }
-        if let Some(connection) = self.enter(stream) {
-            connection.is_counted = false;
-            let text = "the server has as many connections as it takes; try again later";
-            connection
-                .peer
-                .dismiss(&Refusal::new(ErrorCode::TooManyConnections, text));
-            self.turned_away += 1;
-        }
-    }
-
-    fn adopt(&mut self, stream: Stream) {
-        if self.stage != Stage::Serving || self.enter(stream).is_none() {
-            self.hub.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Registers a connection; one that the system does not let register is closed.
-    fn enter(&mut self, stream: Stream) -> Option<&mut Connection> {
-        let now_ms = self.desk.now_ms;
-        let number = self
-            .connections
-            .add(|number| Connection::new(stream, number, now_ms));
-        let connection = self.connections.get_mut(number)?;
-        let token = Token(FIRST_CONNECTION + number as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if self
-            .poll
-            .registry()
-            .register(&mut connection.stream, token, interest)
-            .is_err()
-        {
-            self.connections.remove(number);
-            return None;
-        }
-        let connection = self.connections.get_mut(number)?;
-        queue(&mut self.to_run, connection);
-        touch(&mut self.touched, connection);
-        Some(connection)
     }
 
     fn run(&mut self, number: u32) {
@@ -324,138 +226,6 @@ impl Reactor {
         if connection.wants_run() {
             connection.run(&mut self.desk);
             touch(&mut self.touched, connection);
-        }
-    }
-
-    /// Sends on the answers that waited for the disk and need not any more.
-    fn release_held(&mut self) {
-        if self.holding.is_empty() {
-            return;
-        }
-        let durable = self.hub.engine.durable();
-        let (connections, touched) = (&mut self.connections, &mut self.touched);
-        self.holding.retain(|number| {
-            let Some(connection) = connections.get_mut(*number) else {
-                return false;
-            };
-            if connection.peer.outbox.release(durable) {
-                touch(touched, connection);
-            }
-            connection.is_holding = connection.peer.outbox.holds();
-            connection.is_holding
-        });
-    }
-
-    /// Serves those who wait for jobs, first come, first served.
-    fn serve(&mut self) {
-        while let Some(baton) = self.hub.doors.of(self.index).batons.pop() {
-            self.desk.waiters.unannounce(baton.queue);
-            self.desk.waiters.look_after(baton.queue, baton.others);
-        }
-        let mut offers = OFFERS_MAX;
-        while let Some((queue, others)) = self.desk.waiters.next_todo() {
-            loop {
-                let Some(key) = self.desk.waiters.first(queue) else {
-                    self.desk.leave_queue(queue, others);
-                    break;
-                };
-                if offers == 0 {
-                    self.desk.waiters.look_after(queue, others);
-                    return;
-                }
-                offers -= 1;
-                if self.offer(key) == Offer::Empty {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn offer(&mut self, key: u64) -> Offer {
-        let number = self.desk.waiters.get(key).map(|waiter| waiter.connection);
-        match number.and_then(|number| self.connections.get_mut(number)) {
-            Some(connection) => {
-                touch(&mut self.touched, connection);
-                self.desk.offer(&mut connection.peer, key)
-            }
-            None => unreachable!("a connection takes its waiters with it"),
-        }
-    }
-
-    /// Answers the reserves whose time is over.
-    fn time_out(&mut self) {
-        while let Some(key) = self.desk.waiters.pop_due(self.desk.now_ms) {
-            let number = self.desk.waiters.get(key).map(|waiter| waiter.connection);
-            match number.and_then(|number| self.connections.get_mut(number)) {
-                Some(connection) => {
-                    self.desk.time_out(&mut connection.peer, key);
-                    touch(&mut self.touched, connection);
-                }
-                None => unreachable!("a connection takes its waiters with it"),
-            }
-        }
-    }
-
-    /// Looks at every connection's time limits and windows.
-    fn sweep(&mut self) {
-        let over = self.desk.now_ms >= self.end_at_ms;
-        for number in 0..self.connections.end() {
-            if let Some(connection) = self.connections.get_mut(number) {
-                connection.look_at_clock(&mut self.desk);
-                if over {
-                    connection.peer.stage = super::peer::Stage::Gone;
-                }
-                touch(&mut self.touched, connection);
-            }
-        }
-    }
-
-    /// Writes what the turn brought, and removes the connections that have ended.
-    fn flush(&mut self) {
-        let now_ms = self.desk.now_ms;
-        let linger_ms = if self.stage == Stage::Serving {
-            LINGER_MS
-        } else {
-            LINGER_STOPPING_MS
-        };
-        let touched = std::mem::take(&mut self.touched);
-        for number in &touched {
-            let Some(connection) = self.connections.get_mut(*number) else {
-                continue;
-            };
-            connection.is_touched = false;
-            let was_full = connection.peer.outbox.is_full();
-            connection.flush(now_ms, linger_ms);
-            if was_full {
-                self.desk.line_up_again(&mut connection.peer);
-            }
-            if connection.peer.outbox.holds() && !connection.is_holding {
-                connection.is_holding = true;
-                self.holding.push(*number);
-            }
-            if connection.wants_run() {
-                queue(&mut self.to_run, connection);
-            }
-            if connection.peer.stage == super::peer::Stage::Gone {
-                self.close(*number);
-            }
-        }
-        // Nothing was touched meanwhile; the memory is used again.
-        self.touched = touched;
-        self.touched.clear();
-    }
-
-    fn close(&mut self, number: u32) {
-        let Some(mut connection) = self.connections.remove(number) else {
-            return;
-        };
-        // Closing takes it out of the poll as well, so an error here changes nothing.
-        let _ = self.poll.registry().deregister(&mut connection.stream);
-        self.desk.forsake(&mut connection.peer);
-        if connection.is_counted {
-            self.hub.connections.fetch_sub(1, Ordering::Relaxed);
-        } else {
-            self.turned_away -= 1;
         }
     }
 

@@ -7,7 +7,9 @@
 
 mod life;
 mod limits;
+mod model;
 mod recovery;
 mod sessions;
+mod symptoms;
 mod threads;
 mod world;

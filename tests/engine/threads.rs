@@ -1,8 +1,11 @@
 //! Many threads on one engine: nothing lost, nothing twice, counts that add up.
 
-use crate::world::{Collect, START_MS, World};
-use ackring::engine::{EnqueueReply, RequestId};
-use ackring::{EnqueueBatch, EnqueueBuilder, JobOptions, QueueOptions, SettleBatch, SettleBuilder};
+use crate::world::{Collect, Delivered, START_MS, World};
+use ackring::engine::{Engine, EnqueueReply, RequestId};
+use ackring::{
+    Backoff, Durability, EnqueueBatch, EnqueueBuilder, JobId, JobOptions, JobState, QueueOptions,
+    SettleBatch, SettleBuilder, Token,
+};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -141,4 +144,202 @@ fn many_threads_over_a_log_lose_and_repeat_nothing() {
 #[test]
 fn many_threads_in_memory_lose_and_repeat_nothing() {
     hammer(&World::in_memory(), 0);
+}
+
+/// SplitMix64: the n-th number of a sequence.
+fn draw(n: &mut u64, below: u64) -> u64 {
+    *n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *n;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) % below
+}
+
+/// Settles deliveries in all ways; says which jobs were acked for sure.
+fn settle_somehow(engine: &Engine, jobs: &[Delivered], now_ms: u64, seed: &mut u64) -> Vec<JobId> {
+    let mut builder = SettleBuilder::new();
+    let mut acks = Vec::new();
+    for (position, job) in jobs.iter().enumerate() {
+        match draw(seed, 12) {
+            0 => builder.nack(job.token, Some(draw(seed, 3) as u32 * 10), Some(b"e")),
+            1 => builder.reject(job.token, None),
+            2 => builder.release(job.token),
+            3 => builder.extend(job.token, 50),
+            // Left to the end of its lease: settled in vain.
+            4 => builder.ack(
+                Token {
+                    attempt: 0,
+                    ..job.token
+                },
+                None,
+            ),
+            _ => {
+                acks.push((position as u32, job.token.id));
+                builder.ack(job.token, (draw(seed, 4) == 0).then_some(b"r"));
+            }
+        }
+    }
+    let mut bytes = Vec::new();
+    builder.write_to(&mut bytes);
+    let batch = SettleBatch::parse(builder.count(), &bytes).unwrap();
+    let mut items = Vec::new();
+    if engine
+        .settle(&batch, RequestId::NONE, now_ms, &mut items)
+        .is_err()
+    {
+        return Vec::new();
+    }
+    acks.retain(|(position, _)| !items.iter().any(|item| item.position == *position));
+    acks.into_iter().map(|(_, id)| id).collect()
+}
+
+#[test]
+fn everything_at_once_on_few_slots_gives_every_job_one_end() {
+    const ACCEPTED: u64 = 30_000;
+    let mut world = World::with(|config| {
+        config.slots = 300;
+        config.log_bytes_max = 24 * 64 * 1024;
+    });
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            keep_finished: 20,
+            lease_ms: 30,
+            max_attempts: 3,
+            backoff: Backoff::List(vec![0, 20]),
+            ..QueueOptions::default()
+        },
+    );
+    let engine = world.engine();
+    let clock = AtomicU64::new(START_MS);
+    let (accepted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let running = || !stop.load(Ordering::Relaxed);
+    let acked: Vec<Vec<JobId>> = std::thread::scope(|scope| {
+        let producers: Vec<_> = (0..2u64)
+            .map(|producer| {
+                let (accepted, clock) = (&accepted, &clock);
+                scope.spawn(move || {
+                    let mut seed = producer;
+                    let mut reply = EnqueueReply::default();
+                    while accepted.load(Ordering::Relaxed) < ACCEPTED {
+                        let mut builder = EnqueueBuilder::new();
+                        for _ in 0..=draw(&mut seed, 12) {
+                            let some = |seed: &mut u64, ms| if draw(seed, 6) == 0 { ms } else { 0 };
+                            let options = JobOptions {
+                                priority: draw(&mut seed, 3) as u8,
+                                delay_ms: some(&mut seed, 20),
+                                ttl_ms: some(&mut seed, 40),
+                                ..JobOptions::default()
+                            };
+                            builder.push(&[5; 90], &options);
+                        }
+                        let mut bytes = Vec::new();
+                        builder.write_to(&mut bytes);
+                        let batch = EnqueueBatch::parse(builder.count(), &bytes).unwrap();
+                        let level = if draw(&mut seed, 3) == 0 {
+                            Durability::Memory
+                        } else {
+                            Durability::Written
+                        };
+                        let now_ms = clock.load(Ordering::Relaxed);
+                        match engine.enqueue(queue, &batch, Some(level), RequestId::NONE, now_ms, &mut reply)
+                        {
+                            Ok(_) => _ = accepted.fetch_add(builder.count() as u64, Ordering::Relaxed),
+                            Err(_) => std::thread::yield_now(),
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while running() {
+                let now_ms = clock.fetch_add(10, Ordering::Relaxed);
+                engine.timer_step(now_ms, 1_000);
+                engine.log_step(now_ms, 16);
+                std::thread::yield_now();
+            }
+        });
+        scope.spawn(|| {
+            let mut seed = 99;
+            let mut items = Vec::new();
+            while running() {
+                let now_ms = clock.load(Ordering::Relaxed);
+                let page = engine.list_jobs(queue, None, draw(&mut seed, 300), 5).unwrap();
+                let ids: Vec<JobId> = page.jobs.iter().rev().map(|job| job.id).collect();
+                // Refused where the log is full at the moment.
+                let _ = engine.cancel(&ids, RequestId::NONE, now_ms, &mut items);
+                let _ = engine.redrive(queue, None, 20, RequestId::NONE, now_ms, &mut items);
+                if draw(&mut seed, 20) == 0 {
+                    let states = [JobState::Dead, JobState::Scheduled, JobState::Done];
+                    let _ = engine.purge(queue, &states, RequestId::NONE, now_ms);
+                }
+                if draw(&mut seed, 50) == 0 {
+                    let _ = engine.purge(queue, &[JobState::Ready], RequestId::NONE, now_ms);
+                }
+                std::thread::yield_now();
+            }
+        });
+        let workers: Vec<_> = (0..2u64)
+            .map(|worker| {
+                let (clock, running) = (&clock, &running);
+                scope.spawn(move || {
+                    let (mut seed, mut acked) = (1_000 + worker, Vec::new());
+                    while running() {
+                        let now_ms = clock.load(Ordering::Relaxed);
+                        let mut sink = Collect::new();
+                        let max = 1 + draw(&mut seed, 30) as usize;
+                        let answer = engine.reserve(&[queue], max, 0, RequestId::NONE, now_ms, &mut sink);
+                        if answer.is_err() || sink.jobs.is_empty() {
+                            std::thread::yield_now();
+                            continue;
+                        }
+                        acked.extend(settle_somehow(engine, &sink.jobs, now_ms, &mut seed));
+                    }
+                    acked
+                })
+            })
+            .collect();
+        producers
+            .into_iter()
+            .for_each(|producer| producer.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let mut ids: Vec<JobId> = acked.into_iter().flatten().collect();
+    world.now_ms = clock.load(Ordering::Relaxed) + 1_000;
+    for _ in 0..20 {
+        world.tidy_log();
+        world.pass(1_000);
+        for job in world.reserve(queue, 300) {
+            assert_eq!(world.ack(job.token), None);
+            ids.push(job.token.id);
+        }
+    }
+    let engine = world.engine();
+    let purged = engine.purge(queue, &[JobState::Dead], RequestId::NONE, world.now_ms);
+    purged.unwrap();
+    let counts = engine.queue_stats(queue).unwrap().counts;
+    assert_eq!(
+        [
+            counts.ready,
+            counts.scheduled,
+            counts.leased,
+            counts.dead,
+            counts.bytes
+        ],
+        [0; 5]
+    );
+    assert_eq!(counts.done, ids.len() as u64, "acks that were told as done");
+    let distinct: std::collections::HashSet<JobId> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), ids.len(), "a job was acked twice");
+    assert_eq!(counts.enqueued, accepted.load(Ordering::Relaxed));
+    assert_eq!(counts.enqueued, counts.done + counts.cancelled + counts.expired);
+    let left = 300 - counts.kept;
+    (0..left).for_each(|_| _ = world.push(queue, b"x"));
+    world.crash();
+    let after = world.engine().queue_stats(world.queue("q")).unwrap().counts;
+    assert_eq!(
+        [after.ready, after.scheduled, after.leased, after.dead],
+        [left, 0, 0, 0]
+    );
 }

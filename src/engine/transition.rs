@@ -1,0 +1,125 @@
+//! The moves of a state word on which several threads may meet: small, and run as they are by the models in
+//! `tests/loom/state.rs`.
+//!
+//! A handle stands for its job in at most one ready ring at a time, and QUEUED says that it does. A job that is
+//! taken out of Ready (cancelled, expired) keeps the mark, since its handle stays in the ring; the slot is not free
+//! before that handle has come out.
+
+use super::slab::Slab;
+use super::slot::{Phase, QUEUED, Slot, StateWord, TURN_MASK};
+use crate::log::LogPosition;
+
+/// What a handle that came out of a ready ring stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Popped {
+    /// A job that is Ready under this word.
+    Ready(StateWord),
+    /// Nothing (any more): the handle is dealt with.
+    Stale,
+}
+
+impl Slot<'_> {
+    /// Takes the job out of the word: it is Busy then, and the caller owns its fields.
+    #[inline]
+    pub fn take(self, word: StateWord) -> bool {
+        self.exchange(word, word.with_phase(Phase::Busy)).is_ok()
+    }
+
+    /// Takes a Ready job whose handle the caller has popped, for its next delivery. Returns the new word.
+    #[inline]
+    pub fn take_popped(self, word: StateWord) -> Option<StateWord> {
+        let busy = word
+            .with_attempt(word.attempt() + 1)
+            .with_phase(Phase::Busy)
+            .without(QUEUED);
+        self.exchange(word, busy).is_ok().then_some(busy)
+    }
+
+    /// Publishes the end of a Busy job. One taken from Ready keeps its QUEUED mark, unless a popper has dropped the
+    /// handle while the job was Busy.
+    #[inline]
+    pub fn finish(self, mut word: StateWord) {
+        if !word.has(QUEUED) {
+            return self.publish(word.without(TURN_MASK));
+        }
+        loop {
+            let busy = self.state();
+            if !busy.has(QUEUED) {
+                word = word.without(QUEUED);
+            }
+            if self.exchange(busy, word).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Gives a Busy job back under the word that it was taken out of. Says whether its handle was dropped meanwhile
+    /// and has to be put into the ring again, by the caller and soon: the word says that it is there.
+    pub fn restore(self, before: StateWord) -> bool {
+        loop {
+            let busy = self.state();
+            if self.exchange(busy, before).is_ok() {
+                return before.has(QUEUED) && !busy.has(QUEUED);
+            }
+        }
+    }
+}
+
+impl Slab {
+    /// Looks at the job of a handle that the caller has popped, and deals with the handle unless the job is Ready.
+    #[inline]
+    pub fn meet(&self, number: u32) -> Popped {
+        let slot = self.slot(number);
+        loop {
+            let word = slot.state();
+            match word.phase() {
+                Phase::Ready => return Popped::Ready(word),
+                // Forgotten, and only the handle kept the slot.
+                Phase::Zombie => {
+                    slot.publish(freed(word));
+                    self.give(&[number]);
+                    return Popped::Stale;
+                }
+                // Busy: somebody cancels or expires it at this moment; if that is taken back, the one who does so
+                // finds the mark gone and puts the handle back. Over: from now on only the retention holds it.
+                _ => {
+                    if slot.exchange(word, word.without(QUEUED)).is_ok() {
+                        return Popped::Stale;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets a job that is over. Only for the one who took its handle out of the retention. Returns the word that
+    /// it was over under, the body to be released, and whether the slot is the caller's to give back; if not,
+    /// whoever pops the handle does that.
+    pub fn forget(&self, number: u32) -> (StateWord, LogPosition, bool) {
+        let slot = self.slot(number);
+        let mut body = LogPosition::NONE;
+        loop {
+            let word = slot.state();
+            debug_assert!(word.phase().is_finished(), "{word:?} is not over");
+            // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is one. A
+            // swap, so that a second round finds nothing more to release.
+            let dropped = slot.drop_body();
+            if !dropped.is_none() {
+                body = dropped;
+            }
+            let waits = word.has(QUEUED);
+            let to = if waits {
+                word.with_phase(Phase::Zombie)
+            } else {
+                freed(word)
+            };
+            if slot.exchange(word, to).is_ok() {
+                return (word, body, !waits);
+            }
+        }
+    }
+}
+
+/// The word of a free slot: only the generation lives on.
+fn freed(word: StateWord) -> StateWord {
+    StateWord::new(word.generation(), 0, Phase::Free, 0)
+}

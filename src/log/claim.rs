@@ -1,0 +1,114 @@
+//! The writer's side: a claimed range, filled and committed.
+
+use crate::base::crc::crc32c;
+use crate::base::sync::Ordering;
+use crate::log::log::Log;
+use crate::log::position::LogPosition;
+use crate::log::record::{HEADER_LEN, KIND_LOG_FIRST, RecordMeta};
+use crate::log::segment::Segment;
+
+/// A range of the log that belongs to one writer until it is committed. Dropped without that, it becomes padding.
+pub struct Claim<'a> {
+    log: &'a Log,
+    segment: &'a Segment,
+    position: LogPosition,
+    /// Whole record.
+    len: u32,
+    /// How much of the body is written.
+    filled: u32,
+    body_crc: u32,
+    is_committed: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// The `len` bytes at `position`, which the caller has just taken from the tail.
+    #[inline]
+    pub(super) fn new(log: &'a Log, segment: &'a Segment, position: LogPosition, len: u32) -> Self {
+        Self {
+            log,
+            segment,
+            position,
+            len,
+            filled: 0,
+            body_crc: 0,
+            is_committed: false,
+        }
+    }
+
+    /// Where the record's header begins.
+    #[inline]
+    pub fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    /// Where the body begins.
+    #[inline]
+    pub fn body_position(&self) -> LogPosition {
+        self.position.plus(HEADER_LEN as u32)
+    }
+
+    /// Body bytes that are not written yet.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        self.len as usize - HEADER_LEN - self.filled as usize
+    }
+
+    /// Copies the next bytes of the body. Panics when they do not fit.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= self.remaining(),
+            "a claim takes no more than was asked for"
+        );
+        let offset = self.position.offset() as usize + HEADER_LEN + self.filled as usize;
+        self.segment.region().write(offset, bytes);
+        self.body_crc = crc32c(self.body_crc, bytes);
+        self.filled += bytes.len() as u32;
+    }
+
+    /// Publishes the record and returns its end: once [`Log::durable`] has reached that, it is on the disk.
+    ///
+    /// `kind` is below [`KIND_LOG_FIRST`]; `now_ms` is the time for recovery; `live` jobs are added to the
+    /// segment's live count first. What of the body was not written becomes zeros.
+    #[inline]
+    pub fn commit(mut self, kind: u8, flags: u8, now_ms: u64, live: u32) -> LogPosition {
+        assert!(kind < KIND_LOG_FIRST, "kinds from 0xF0 on are the log's own");
+        if live > 0 {
+            self.segment.live.retain(u64::from(live));
+        }
+        self.publish(kind, flags, now_ms)
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self, kind: u8, flags: u8, now_ms: u64) -> LogPosition {
+        self.zero_rest();
+        let meta = RecordMeta {
+            kind,
+            flags,
+            durable_mark: self.log.durable_mark(),
+            now_ms,
+        };
+        self.segment.commit(self.position, self.len, self.body_crc, &meta);
+        self.is_committed = true;
+        self.position.plus(self.len)
+    }
+
+    #[inline]
+    fn zero_rest(&mut self) {
+        const ZEROS: [u8; 64] = [0; 64];
+        while self.remaining() > 0 {
+            self.put(&ZEROS[..self.remaining().min(ZEROS.len())]);
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_committed {
+            let now_ms = self.log.now_ms.load(Ordering::Relaxed);
+            self.segment
+                .pad(self.position, self.len, self.log.durable_mark(), now_ms);
+        }
+    }
+}

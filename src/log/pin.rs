@@ -1,0 +1,65 @@
+//! The reader's side: bytes that stay where they are while they are looked at.
+
+use crate::log::position::LogPosition;
+use crate::log::record::{Recovered, SEGMENT_HEADER_LEN};
+use crate::log::segment::Segment;
+
+/// Keeps a segment's bytes where they are while it lives.
+pub struct Pin<'a> {
+    segment: &'a Segment,
+    sequence: u32,
+}
+
+impl<'a> Pin<'a> {
+    /// Holds the segment, if it is still number `sequence`.
+    #[inline]
+    pub(super) fn new(segment: &'a Segment, sequence: u32) -> Option<Self> {
+        segment
+            .holders
+            .pin(sequence)
+            .then_some(Self { segment, sequence })
+    }
+
+    /// The pinned segment.
+    pub(super) fn segment(&self) -> &'a Segment {
+        self.segment
+    }
+
+    /// Whether `position` is in the pinned segment, so that the pin serves it too.
+    #[inline]
+    pub fn covers(&self, position: LogPosition) -> bool {
+        position.sequence() == self.sequence
+    }
+
+    /// `len` bytes at `position`, which lie in the body of a record that the caller knows to be committed (it
+    /// committed it, or learned the position from one who did). `None` when they are in another segment or
+    /// beyond its end.
+    #[inline]
+    pub fn bytes(&self, position: LogPosition, len: usize) -> Option<&[u8]> {
+        let offset = position.offset() as usize;
+        let fits = offset >= SEGMENT_HEADER_LEN && len <= self.segment.region().len().saturating_sub(offset);
+        (self.covers(position) && fits).then(|| self.segment.region().bytes(offset, len))
+    }
+
+    /// The record whose header stands at `position`, if it is in the pinned segment and committed.
+    pub fn record(&self, position: LogPosition) -> Option<Recovered<'_>> {
+        if !self.covers(position) {
+            return None;
+        }
+        let record = self.segment.record_at(position)?;
+        Some(Recovered {
+            position,
+            kind: record.header.kind,
+            flags: record.header.flags,
+            now_ms: record.header.now_ms.get(),
+            body: record.body,
+        })
+    }
+}
+
+impl Drop for Pin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.segment.holders.unpin();
+    }
+}
