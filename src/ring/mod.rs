@@ -17,7 +17,9 @@ mod free;
 mod magazine;
 mod parking;
 mod pause;
+mod publish;
 mod shard;
+mod slots;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ mod word;
 pub use chained::Ring;
 pub use chunk::ChunkPool;
 pub use eventcount::{EventCount, Ticket};
-pub use magazine::SlotPool;
+pub use slots::SlotPool;
 #[cfg(loom)]
 pub use stack::LinkedStack;
 pub use word::HANDLE_MAX;
