@@ -210,6 +210,15 @@ impl Engine {
         }
         if self.log_changes(set, RequestId::NONE, now_ms).is_ok() {
             self.apply(set, now_ms);
+            // Nobody may ever reserve from this queue: handles of jobs that expired in it must not pile up.
+            let expired = set.changes.iter().filter(|change| change.cause == Cause::Ttl);
+            let mut queues: SmallVec<[u32; 4]> = expired.map(|change| change.fields.queue).collect();
+            queues.sort_unstable();
+            queues.dedup();
+            let queues = queues
+                .iter()
+                .filter_map(|queue| self.registry.get(QueueId(*queue)));
+            queues.for_each(|queue| self.drop_stale(queue));
         } else {
             // No room in the log, or it failed: nothing happened, and it is tried again a little later.
             self.undo(set);
