@@ -13,9 +13,9 @@
 //!                                                        ▲ the next push swaps this E
 //! ```
 //!
-//! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over DATA and follow LINKs.
-//! The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for a LINK to the private chain.
-//! Whenever something decisive was read, an EMPTY or a LINK, the chunk's header is checked *afterwards*:
+//! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over DATA and
+//! follow LINKs. The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for a LINK to the
+//! private chain. Whenever something decisive was read, an EMPTY or a LINK, the chunk's header is checked *afterwards*:
 //!
 //! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header, then a
 //!   Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged to a later
@@ -49,7 +49,8 @@ use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position, swap};
 
 /// A lock-free FIFO of handles for any number of producers and consumers.
 ///
-/// All calls on one ring must name the same pool.
+/// All calls on one ring must name the same pool. A ring does not know its pool, so dropping one gives nothing back:
+/// drain it and call [`release_idle`](Self::release_idle) first, or drop the pool as well.
 #[derive(Debug, Default)]
 pub struct Ring {
     pub(super) head: AtomicU64,
