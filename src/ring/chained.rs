@@ -1,10 +1,10 @@
 //! The chained ring: an unbounded lock-free queue of handles, in batches.
 //!
-//! A ring is a chain of small chunks from a shared pool: linked bounded rings, the idea of LCRQ (Morrison and Afek,
-//! "Fast Concurrent Queues for x86 Processors", PPoPP 2013) and LPRQ (Romanov and Koval, "The State-of-the-Art
-//! LCRQ Concurrent Queue Algorithm Does NOT Require CAS2", PPoPP 2023), here with cells that are filled by one CAS
-//! each. A batch is written into private chunks and published by **one** CAS that links them; a pop reads first
-//! and then takes everything that it read by **one** CAS.
+//! A ring is a chain of small chunks from a shared pool: linked bounded rings, the idea of LCRQ (Morrison and
+//! Afek, "Fast Concurrent Queues for x86 Processors", PPoPP 2013) and LPRQ (Romanov and Koval, "The
+//! State-of-the-Art LCRQ Concurrent Queue Algorithm Does NOT Require CAS2", PPoPP 2023), here with cells that
+//! are filled by one CAS each. A batch is written into private chunks and published by **one** CAS that links
+//! them; a pop reads first and then takes everything that it read by **one** CAS.
 //!
 //! ```text
 //! head = chunk A, cell 2            tail = chunk B (a hint, may lag)
@@ -13,32 +13,34 @@
 //!                                                        ▲ the next push swaps this E
 //! ```
 //!
-//! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over DATA and follow LINKs.
-//! The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for a LINK to the private chain.
-//! Whenever something decisive was read, an EMPTY or a LINK, the chunk's header is checked *afterwards*:
+//! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over
+//! DATA and follow LINKs. The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for
+//! a LINK to the private chain. Whenever something decisive was read, an EMPTY or a LINK, the chunk's header
+//! is checked *afterwards*:
 //!
-//! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header, then a
-//!   Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged to a later
-//!   generation, the header read after it shows that, and the producer starts again.
-//! * Without the check after EMPTY, a producer may go over cells of a later generation, find an EMPTY of its own
-//!   generation that has not been overwritten yet, and fill a cell that is then stamped away. Without the check after
-//!   LINK, it may walk into another queue.
-//! * If the check passes, every cell read was of this generation. Within a generation cells fill in order and each
-//!   once, so EMPTY behind DATA, if the CAS still finds it, is the end of the last chunk; and the last chunk is never
-//!   given back. EMPTY carries the generation, so the CAS cannot succeed later.
+//! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header,
+//!   then a Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged
+//!   to a later generation, the header read after it shows that, and the producer starts again.
+//! * Without the check after EMPTY, a producer may go over cells of a later generation, find an EMPTY of its
+//!   own generation that has not been overwritten yet, and fill a cell that is then stamped away. Without the
+//!   check after LINK, it may walk into another queue.
+//! * If the check passes, every cell read was of this generation. Within a generation cells fill in order and
+//!   each once, so EMPTY behind DATA, if the CAS still finds it, is the end of the last chunk; and the last
+//!   chunk is never given back. EMPTY carries the generation, so the CAS cannot succeed later.
 //!
-//! **Pop.** Read the head, then cells, following LINKs, up to the first EMPTY; then swap the head. A head value never
-//! comes back, so an unchanged head means that nothing that was read had been given back before; the CAS releases,
-//! so nothing that happens to the chunks afterwards can have been read. If the CAS fails, all is thrown away.
-//! The chunks that were crossed now belong to the popper, who gives them back.
+//! **Pop.** Read the head, then cells, following LINKs, up to the first EMPTY; then swap the head. A head
+//! value never comes back, so an unchanged head means that nothing that was read had been given back before;
+//! the CAS releases, so nothing that happens to the chunks afterwards can have been read. If the CAS fails,
+//! all is thrown away. The chunks that were crossed now belong to the popper, who gives them back.
 //!
 //! Nobody ever waits for anybody: every retry is caused by another operation that took effect.
 //!
-//! **Idle rings.** A ring that was never used is sixteen zero bytes. Once used, it holds its last chunk even while it
-//! is empty, until [`Ring::release_idle`] closes it: a LINK to nothing in the first EMPTY, then head back to 0.
+//! **Idle rings.** A ring that was never used is sixteen zero bytes. Once used, it holds its last chunk even
+//! while it is empty, until [`Ring::release_idle`] closes it: a LINK to nothing in the first EMPTY, then head
+//! back to 0.
 //!
-//! Handles of one caller come out in the order in which they went in. Batches of three or more begin a chunk of
-//! their own.
+//! Handles of one caller come out in the order in which they went in. Batches of three or more begin a chunk
+//! of their own.
 
 use crate::base::sync::{AtomicU64, Ordering, spin_hint};
 use crate::ring::PoolExhausted;
@@ -49,7 +51,8 @@ use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position, swap};
 
 /// A lock-free FIFO of handles for any number of producers and consumers.
 ///
-/// All calls on one ring must name the same pool.
+/// All calls on one ring must name the same pool. A ring does not know its pool, so dropping one gives
+/// nothing back: drain it and call [`release_idle`](Self::release_idle) first, or drop the pool as well.
 #[derive(Debug, Default)]
 pub struct Ring {
     pub(super) head: AtomicU64,
@@ -82,8 +85,8 @@ impl Ring {
         Self::default()
     }
 
-    /// Appends `handles`, all or none of them, by one atomic step: nobody sees a part, and no other handle comes
-    /// between two of them.
+    /// Appends `handles`, all or none of them, by one atomic step: nobody sees a part, and no other handle
+    /// comes between two of them.
     ///
     /// # Errors
     /// [`PoolExhausted`] when the pool has no chunk for them. Nothing was appended.
@@ -103,7 +106,8 @@ impl Ring {
         }
     }
 
-    /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an empty ring.
+    /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an
+    /// empty ring.
     #[inline]
     pub fn pop(&self, pool: &ChunkPool, out: &mut [u32]) -> usize {
         self.pop_accepted(pool, out, |found| found.len())
@@ -155,8 +159,8 @@ impl Ring {
                     "more handles were accepted than were shown"
                 );
                 point(Point::PopBeforeTake);
-                // Release: nothing done to the chunks after this can be among what was read above. Acquire: what
-                // earlier poppers read happens before this thread gives chunks back.
+                // Release: nothing done to the chunks after this can be among what was read above. Acquire:
+                // what earlier poppers read happens before this thread gives chunks back.
                 if self.swap_head(head, found.end) {
                     point(Point::PopBeforeGive);
                     if found.chunk != chunk {
@@ -166,8 +170,8 @@ impl Ring {
                 }
             } else {
                 match found.stop {
-                    // EMPTY of the head's own generation, at the head: when it was read nothing had been filled
-                    // there, and the head cannot pass what is not filled. So the ring was empty then.
+                    // EMPTY of the head's own generation, at the head: when it was read nothing had been
+                    // filled there, and the head cannot pass what is not filled. So the ring was empty then.
                     Some(Stop::End) => return 0,
                     Some(Stop::Closed) => _ = self.unhook(pool, found.end, found.chunk),
                     // Crossed a link to an EMPTY or stale chunk: the head has moved on.
@@ -189,8 +193,8 @@ impl Ring {
                 return 0;
             };
             let found = walk(pool, head, chunk, out);
-            // If anything that was read had been stamped after this head was left, then by the Acquire of that read
-            // this load would see the head that left.
+            // If anything that was read had been stamped after this head was left, then by the Acquire of
+            // that read this load would see the head that left.
             if found.stop != Some(Stop::Stale) && self.head.load(Ordering::Relaxed) == head.0 {
                 return found.count;
             }
@@ -203,8 +207,8 @@ impl Ring {
         self.peek(pool, &mut [0]) == 0
     }
 
-    /// Gives back the chunk that an empty ring holds, so that it costs nothing until the next push. Returns whether
-    /// the ring holds no chunk now; false when it is not empty.
+    /// Gives back the chunk that an empty ring holds, so that it costs nothing until the next push. Returns
+    /// whether the ring holds no chunk now; false when it is not empty.
     ///
     /// Meant for rings that have been idle for a while: the next push takes a chunk again.
     pub fn release_idle(&self, pool: &ChunkPool) -> bool {
@@ -219,8 +223,8 @@ impl Ring {
                     return false;
                 }
             } else if found.chunk == chunk {
-                // The head cannot pass an EMPTY cell, so if the swap finds it, the head is still there: a ring that
-                // is closed is empty. Relaxed: a LINK to nothing publishes nothing.
+                // The head cannot pass an EMPTY cell, so if the swap finds it, the head is still there: a
+                // ring that is closed is empty. Relaxed: a LINK to nothing publishes nothing.
                 let place = &pool.cells(chunk)[head.cell()];
                 let (empty, closed) = (Cell::empty(chunk.generation()), Cell::link(ChunkId::NONE));
                 let is_closed = match found.stop {
@@ -236,7 +240,8 @@ impl Ring {
         }
     }
 
-    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody else did.
+    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody
+    /// else did.
     pub(super) fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
         point(Point::CloseBeforeUnhook);
         let is_mine = self.swap_head(end, Position(0));

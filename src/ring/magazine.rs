@@ -1,5 +1,5 @@
-//! Magazines: arrays of slot numbers that are copied in and out whole, on two stacks, one of full ones and one of
-//! empty ones.
+//! Magazines: arrays of slot numbers that are copied in and out whole, on two stacks, one of full ones and
+//! one of empty ones.
 
 use crate::base::sync::{AtomicU32, Ordering, ZeroedWords};
 use crate::ring::stack::Stack;
@@ -10,7 +10,8 @@ pub(super) const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 /// Words of a magazine: two numbers a word, the first to be handed out first.
 const WORDS: usize = MAGAZINE / 2;
 
-/// All magazines of a pool. A magazine is on one of the stacks, or nobody has used it yet, or somebody is copying.
+/// All magazines of a pool. A magazine is on one of the stacks, or nobody has used it yet, or somebody is
+/// copying.
 pub(super) struct Magazines {
     full: Stack,
     empty: Stack,

@@ -34,8 +34,8 @@ impl Ring {
         }
     }
 
-    /// The usual way of a cell, made short: the tail's chunk is the last and has room. False if it was not so, or
-    /// somebody came first; then nothing happened.
+    /// The usual way of a cell, made short: the tail's chunk is the last and has room. False if it was not
+    /// so, or somebody came first; then nothing happened.
     #[inline]
     fn fill_at_tail(&self, pool: &ChunkPool, word: u64) -> bool {
         // Acquire: pairs with the Release of who moved the tail, so that the chunk's stamp is seen.
@@ -99,7 +99,8 @@ impl Ring {
             let Some(at) = cursor else {
                 let chain = private(&mut chain)?;
                 point(Point::PushBeforePublish);
-                // Release: publishes the chain. The ring holds nothing, whether it was so all the time or not.
+                // Release: publishes the chain. The ring holds nothing, whether it was so all the time or
+                // not.
                 if self.swap_head(Position(0), Position::new(chain.first, 0, false)) {
                     self.correct_tail(hint, chain.last, chain.last_cells);
                     return Ok(());
@@ -155,11 +156,11 @@ impl Ring {
         }
     }
 
-    /// Walks to the first EMPTY. `None` when the walk came into a chunk that had been given back, or to the end of a
-    /// ring that was closed: start again at the head.
+    /// Walks to the first EMPTY. `None` when the walk came into a chunk that had been given back, or to the
+    /// end of a ring that was closed: start again at the head.
     ///
-    /// `at` keeps a position's promise: the cells before it are DATA. It was read with Acquire from where it was
-    /// published, so no cell is read as it was before its chunk's stamp.
+    /// `at` keeps a position's promise: the cells before it are DATA. It was read with Acquire from where it
+    /// was published, so no cell is read as it was before its chunk's stamp.
     fn find_end(&self, pool: &ChunkPool, mut at: Cursor) -> Option<Cursor> {
         loop {
             let cells = pool.cells(at.chunk);
@@ -186,8 +187,9 @@ impl Ring {
 
     /// Moves the tail on unless somebody has moved it since it was `from`.
     ///
-    /// It is only a hint, but it must never go back for long: the walk from it would grow without bound. A CAS from
-    /// what was read makes every stale correction fail; whoever pushes next walks on from what is there, and corrects.
+    /// It is only a hint, but it must never go back for long: the walk from it would grow without bound. A
+    /// CAS from what was read makes every stale correction fail; whoever pushes next walks on from what is
+    /// there, and corrects.
     fn correct_tail(&self, from: Position, chunk: ChunkId, cell: usize) {
         let to = Position::new(chunk, cell, false);
         // Release: hands the stamp of the chunk on to who reads the tail.

@@ -1,9 +1,9 @@
 //! The free list of slot numbers.
 //!
-//! Those who enqueue take slots on one thread, those who ack give them back on another; that case decides. So slots
-//! move in **magazines** (Bonwick and Adams, "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and
-//! Arbitrary Resources", USENIX 2001): arrays of 64 numbers that are copied in and out, and never links through the
-//! slots themselves, which would chase cache lines that are dirty elsewhere.
+//! Those who enqueue take slots on one thread, those who ack give them back on another; that case decides. So
+//! slots move in **magazines** (Bonwick and Adams, "Magazines and Vmem: Extending the Slab Allocator to Many
+//! CPUs and Arbitrary Resources", USENIX 2001): arrays of 64 numbers that are copied in and out, and never
+//! links through the slots themselves, which would chase cache lines that are dirty elsewhere.
 //!
 //! ```text
 //! thread's shard (up to 128 numbers)  ──full: 64 at once──►  full magazines (stack)
@@ -11,11 +11,12 @@
 //!                                     ◄──none full──────────  loose numbers (stack), then never-used ones
 //! ```
 //!
-//! * **Shards** make most operations touch nothing shared. Their order is last in, first out, and so is that of the
-//!   magazines: warm slots are used again first, and slots never used stay untouched until nothing else is left.
-//! * **Loose numbers** are what does not fit into this scheme: a thread that finds its shard busy, or no magazine to
-//!   put 64 numbers into, links them one by one. That is slow and needs no room; it is the reason why nothing
-//!   here ever waits for a paused thread.
+//! * **Shards** make most operations touch nothing shared. Their order is last in, first out, and so is that
+//!   of the magazines: warm slots are used again first, and slots never used stay untouched until nothing
+//!   else is left.
+//! * **Loose numbers** are what does not fit into this scheme: a thread that finds its shard busy, or no
+//!   magazine to put 64 numbers into, links them one by one. That is slow and needs no room; it is the reason
+//!   why nothing here ever waits for a paused thread.
 //! * **Nothing in the stacks is not "full"**: when all else is empty, a taker looks into everybody's shard.
 
 use crate::base::limits::SLOTS_MAX;
@@ -137,8 +138,8 @@ impl SlotPool {
         }
     }
 
-    /// The pool after a recovery: numbers below `fresh_from` that are not used are free, those from it on were never
-    /// used. Low numbers are handed out first.
+    /// The pool after a recovery: numbers below `fresh_from` that are not used are free, those from it on
+    /// were never used. Low numbers are handed out first.
     ///
     /// # Panics
     /// When `fresh_from` exceeds `slots`, or as [`new`](Self::new).
@@ -169,8 +170,8 @@ impl SlotPool {
         self.slots
     }
 
-    /// Takes up to `out.len()` free numbers; returns how many. Fewer only if the pool is nearly empty, and 0 only if
-    /// every number is out or in the hands of an operation that has not returned yet.
+    /// Takes up to `out.len()` free numbers; returns how many. Fewer only if the pool is nearly empty, and 0
+    /// only if every number is out or in the hands of an operation that has not returned yet.
     pub fn take(&self, out: &mut [u32]) -> usize {
         let mut count = match self.shards.own() {
             Some(own) => self.take_through(&own, out),
@@ -242,12 +243,13 @@ impl SlotPool {
         count
     }
 
-    /// What the quick ways do not find: loose numbers, parts of magazines, never-used numbers, and in the end what
-    /// lies in the shards. Returns 0 only if there is none.
+    /// What the quick ways do not find: loose numbers, parts of magazines, never-used numbers, and in the end
+    /// what lies in the shards. Returns 0 only if there is none.
     ///
-    /// While it looks from place to place, numbers may move to where it has already been. So it believes that there
-    /// is nothing only if nobody has put anything anywhere since it began. (Whoever gave a number and then emptied
-    /// the last place has let that place go with Release, so that this thread, coming there, sees that put.)
+    /// While it looks from place to place, numbers may move to where it has already been. So it believes that
+    /// there is nothing only if nobody has put anything anywhere since it began. (Whoever gave a number and
+    /// then emptied the last place has let that place go with Release, so that this thread, coming there,
+    /// sees that put.)
     #[cold]
     fn take_leftovers(&self, out: &mut [u32]) -> usize {
         let mut busy_rounds = 0;
