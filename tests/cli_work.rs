@@ -332,21 +332,25 @@ fn output_of_the_command_goes_where_the_workers_goes() {
 }
 
 #[test]
-fn a_worker_outlives_its_server() {
+fn a_worker_outlives_its_server_however_that_ends() {
     let home = Home::new();
-    let server = home.serve();
+    let mut server = home.serve();
     let worker = home.spawn(&["work", "q", "--json", "--", "sh", "-c", "cat >> out; echo >> out"]);
-    home.json_with_input(&["push", "q"], b"before\n");
-    eventually("the first job", || {
-        (lines(&home.path("out")) == ["before"]).then_some(())
+    for (round, is_killed) in [true, false, true].into_iter().enumerate() {
+        home.json_with_input(&["push", "q"], b"x\n");
+        let worked = || (lines(&home.path("out")).len() == round + 1).then_some(());
+        eventually("the job of this round", worked);
+        if is_killed {
+            server.kill();
+        } else {
+            assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+        }
+        server = home.serve();
+    }
+    eventually("the acks", || {
+        let stats = home.stats("q");
+        (stats["leased"] == 0 && stats["ready"] == 0).then_some(())
     });
-    server.kill();
-    let _server = home.serve();
-    home.json_with_input(&["push", "q"], b"after\n");
-    eventually("the second job", || {
-        (lines(&home.path("out")) == ["before", "after"]).then_some(())
-    });
-    eventually("its ack", || (home.stats("q")["leased"] == 0).then_some(()));
     worker.signal(Signal::TERM);
-    assert_eq!(worker.finish().json()["acked"], 2);
+    assert_eq!(worker.finish().json()["acked"], 3);
 }
