@@ -6,6 +6,7 @@ use super::sink::{FrameSink, Framed, HARD_LIMITS};
 use super::waiters::{Waiter, Want};
 use crate::base::batch::{SettleBatch, SettleBuilder};
 use crate::base::code::{ErrorCode, Refusal};
+use crate::base::limits::RESERVE_JOBS_MAX;
 use crate::engine::{QueueId, RequestId};
 use crate::wire::{DeliveryWriter, Reply, ReserveRequest, SubscribeRequest};
 
@@ -26,6 +27,15 @@ pub(super) enum Offer {
 enum Target {
     Answer(Reply),
     Push(u32),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Handed {
+    /// Jobs handed out.
+    jobs: u32,
+    /// Whether that is less than was asked for, so that there are probably no more.
+    is_all: bool,
 }
 
 /// What is asked of the engine.
@@ -56,14 +66,19 @@ impl Desk {
                 lease_ms: request.lease_ms,
                 request: id,
             };
-            if self.deliver(peer, Target::Answer(reply), &ask)? > 0 {
+            if self.deliver(peer, Target::Answer(reply), &ask)?.jobs > 0 {
                 return Ok(());
             }
             if request.wait_ms == 0 {
                 DeliveryWriter::reply_to(peer.outbox.buffer(), reply, HARD_LIMITS).finish();
                 return Ok(());
             }
+            // The last look before it waits, so that its turn need not look again.
+            if self.announce(&queues) && self.deliver(peer, Target::Answer(reply), &ask)?.jobs > 0 {
+                return Ok(());
+            }
         }
+        self.check_waiters(peer)?;
         let want = Want::Reserve {
             reply,
             request: id,
@@ -72,8 +87,10 @@ impl Desk {
             lease_ms: request.lease_ms,
             deadline_ms: self.now_ms + u64::from(request.wait_ms),
         };
-        let key = self.wait(peer, want, queues)?;
-        peer.reserves.push(key);
+        if in_line {
+            self.look_after(&queues);
+        }
+        peer.reserves.push(self.wait(peer, want, queues));
         Ok(())
     }
 
@@ -88,8 +105,10 @@ impl Desk {
         for queue in &queues {
             self.hub.engine.queue_options(*queue)?;
         }
+        self.check_waiters(peer)?;
         let id = peer.next_subscription;
-        let waiter = self.wait(peer, Want::Subscription(id), queues)?;
+        self.look_after(&queues);
+        let waiter = self.wait(peer, Want::Subscription(id), queues);
         // Numbers begin anew after four thousand million subscriptions on one connection; 0 stands for none.
         peer.next_subscription = id.checked_add(1).unwrap_or(1);
         peer.subscriptions.push(Subscription {
@@ -136,13 +155,17 @@ impl Desk {
             return Offer::Next;
         }
         let delivered = match self.deliver_to(peer, &waiter) {
-            Ok(0) if self.announce(&waiter.queues) => self.deliver_to(peer, &waiter),
+            Ok(Handed { jobs: 0, .. }) if self.announce(&waiter.queues) => self.deliver_to(peer, &waiter),
             delivered => delivered,
         };
         match (delivered, waiter.want) {
-            (Ok(0), _) => return Offer::Empty,
+            (Ok(Handed { jobs: 0, .. }), _) => return Offer::Empty,
             (Ok(_), Want::Reserve { .. }) => self.end_reserve(peer, key),
-            (Ok(_), want @ Want::Subscription(_)) if has_room(peer, &want) => {
+            (Ok(handed), want @ Want::Subscription(_)) if has_room(peer, &want) => {
+                if handed.is_all {
+                    // The next look will find nothing, most likely; announced before, it is the last one.
+                    self.announce(&waiter.queues);
+                }
                 self.waiters.line_up(key);
             }
             (Ok(_), Want::Subscription(_)) => self.park(peer, key),
@@ -197,7 +220,7 @@ impl Desk {
         news
     }
 
-    fn deliver_to(&mut self, peer: &mut Peer, waiter: &Waiter) -> Result<u32, Refusal> {
+    fn deliver_to(&mut self, peer: &mut Peer, waiter: &Waiter) -> Result<Handed, Refusal> {
         match waiter.want {
             Want::Reserve {
                 reply,
@@ -221,10 +244,10 @@ impl Desk {
             }
             Want::Subscription(id) => {
                 let Some(subscription) = peer.subscription(id) else {
-                    return Ok(0);
+                    return Ok(Handed::default());
                 };
                 let Some((jobs, bytes)) = subscription.room() else {
-                    return Ok(0);
+                    return Ok(Handed::default());
                 };
                 let (room, lease_ms) = ((jobs, bytes.min(PUSH_BYTES)), subscription.lease_ms);
                 let ask = Ask {
@@ -239,7 +262,7 @@ impl Desk {
     }
 
     /// Reserves and appends one frame if there is any job; says how many.
-    fn deliver(&mut self, peer: &mut Peer, target: Target, ask: &Ask<'_>) -> Result<u32, Refusal> {
+    fn deliver(&mut self, peer: &mut Peer, target: Target, ask: &Ask<'_>) -> Result<Handed, Refusal> {
         let mark = peer.outbox.mark();
         let (writer, subscription) = match target {
             Target::Answer(reply) => (
@@ -251,6 +274,7 @@ impl Desk {
         let mut sink = FrameSink {
             writer,
             holdings: &mut peer.holdings,
+            now_ms: self.now_ms,
             subscription,
             room: ask.room,
             freed: Vec::new(),
@@ -275,8 +299,12 @@ impl Desk {
         let (_, until) = self.promise(&confirmed);
         self.hold(peer, mark, until);
         self.give_back_unfit();
-        // An answer made again is an answer, even where none of its deliveries is current any more.
-        Ok(count.max(u32::from(confirmed.replayed)))
+        let jobs_asked = ask.room.0.min(RESERVE_JOBS_MAX as u32);
+        Ok(Handed {
+            // An answer made again is an answer, even where none of its deliveries is current any more.
+            jobs: count.max(u32::from(confirmed.replayed)),
+            is_all: count < jobs_asked && bytes < ask.room.1 / 2,
+        })
     }
 
     /// Releases deliveries that did not fit into their frame; they use no attempt.

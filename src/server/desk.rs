@@ -6,6 +6,7 @@ use super::peer::Peer;
 use super::waiters::{Queues, Waiter, Waiters, Want};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::job::{JobId, Token};
+use crate::base::limits::WAITERS_PER_CONNECTION_MAX;
 use crate::base::queue::Durability;
 use crate::engine::{Confirmed, EnqueueReply, QueueId, RequestId};
 use crate::log::LogPosition;
@@ -80,23 +81,29 @@ impl Desk {
         self.ids.extend(ids.iter().map(|id| JobId(id.get())));
     }
 
-    /// Adds a waiter unless the connection has as many as it may.
-    pub(super) fn wait(&mut self, peer: &Peer, want: Want, queues: Queues) -> Result<u64, Refusal> {
-        use crate::base::limits::WAITERS_PER_CONNECTION_MAX;
-        if peer.reserves.len() + peer.subscriptions.len() >= WAITERS_PER_CONNECTION_MAX {
-            let text = format!(
-                "a connection has at most {WAITERS_PER_CONNECTION_MAX} waiting reserves and subscriptions"
-            );
-            return Err(Refusal::new(ErrorCode::LimitReached, text));
+    /// Refuses a further waiter to a connection that has as many as it may.
+    pub(super) fn check_waiters(&self, peer: &Peer) -> Result<(), Refusal> {
+        if peer.reserves.len() + peer.subscriptions.len() < WAITERS_PER_CONNECTION_MAX {
+            return Ok(());
         }
-        for queue in &queues {
-            self.waiters.look_after(*queue, 0);
-        }
-        Ok(self.waiters.add(Waiter {
+        let text = format!(
+            "a connection has at most {WAITERS_PER_CONNECTION_MAX} waiting reserves and subscriptions"
+        );
+        Err(Refusal::new(ErrorCode::LimitReached, text))
+    }
+
+    /// Adds a waiter.
+    pub(super) fn wait(&mut self, peer: &Peer, want: Want, queues: Queues) -> u64 {
+        self.waiters.add(Waiter {
             connection: peer.connection,
             want,
             queues,
-        }))
+        })
+    }
+
+    /// Has those served at the end of the turn who wait at these queues.
+    pub(super) fn look_after(&mut self, queues: &[QueueId]) {
+        queues.iter().for_each(|queue| self.waiters.look_after(*queue, 0));
     }
 
     /// Puts the waiters of a connection back in line that can take jobs again.
@@ -158,14 +165,16 @@ impl Desk {
         }
     }
 
-    /// The connection ended: the leases that it held end after the grace time.
+    /// The connection ended: the leases that it held wait for its session to come back within the grace time.
     pub(super) fn forsake(&mut self, peer: &mut Peer) {
         self.drop_waiters(peer);
-        let tokens: Vec<Token> = peer.holdings.tokens().collect();
-        if !tokens.is_empty() {
-            let deadline_ms = self.now_ms + u64::from(self.hub.config.grace_ms);
-            self.hub.engine.shorten_leases(&tokens, deadline_ms);
-        }
+        let engine = &self.hub.engine;
+        let leases = peer.holdings.leases();
+        let leases = leases.filter(|lease| engine.is_current(lease.token)).collect();
+        let due_ms = self.now_ms + u64::from(self.hub.config.grace_ms);
+        let too_many = self.hub.orphans.leave(peer.session, leases, due_ms);
+        let too_many = too_many.into_iter().map(|lease| (lease.token, lease.deadline_ms));
+        engine.shorten_leases(too_many, due_ms);
     }
 
     /// Finds deliveries that ended without this connection's doing, and opens its windows.

@@ -90,6 +90,29 @@ impl Drop for Listeners {
     }
 }
 
+/// Raises the process's soft limit on open files to its hard limit, and says how many that is: a connection is
+/// one open file, and the usual soft limit is far below what a server can hold. For the program that owns the
+/// process, before it starts a server.
+///
+/// ```
+/// assert!(ackring::server::raise_file_limit() > 0);
+/// ```
+pub fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without permission everything stays as it was.
+    let reached = if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    reached.unwrap_or(u64::MAX)
+}
+
 /// Calls `accept` until it has a connection or none waits; a connection that broke off meanwhile is passed over.
 fn accepted<T>(accept: impl Fn() -> io::Result<T>) -> io::Result<Option<T>> {
     loop {

@@ -11,9 +11,9 @@
 //!                           └─► waiters ─► deliver (subscriptions, waiting reserves)
 //! ```
 //!
-//! The files: `config`; `listen`, `stream` (sockets); `reactor`, `connections`, `conn`, `peer`
-//! (connections); `outbox`, `holdings`, `waiters` (what a connection has waiting); `desk`, `dispatch`, `admin`,
-//! `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads); `agents`, `threads`.
+//! The files: `config`; `listen`, `stream` (sockets); `reactor`, `connections`, `conn`, `peer` (connections);
+//! `outbox`, `holdings`, `waiters` (what a connection has waiting); `desk`, `dispatch`, `admin`, `deliver`, `sink`
+//! (requests); `doors`, `mailbox`, `hub` (between threads); `agents`, `threads`.
 
 mod admin;
 mod agents;
@@ -28,6 +28,7 @@ mod holdings;
 mod hub;
 mod listen;
 mod mailbox;
+mod orphans;
 mod outbox;
 mod peer;
 mod reactor;
@@ -37,6 +38,7 @@ mod threads;
 mod waiters;
 
 pub use config::{ServeError, ServerConfig, StartError};
+pub use listen::raise_file_limit;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig, QueueId, RecoverySummary};
@@ -219,4 +221,73 @@ fn set_waker(hub: &Hub) {
 /// A number that differs from start to start.
 fn random_boot() -> std::io::Result<u64> {
     getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::code::ErrorCode;
+    use crate::wire::{ErrorReply, FrameDecoder, Hello, compose};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    #[test]
+    fn a_failed_log_is_told_to_everyone_and_ends_the_server() {
+        let config = ServerConfig {
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            threads: 2,
+            ..ServerConfig::default()
+        };
+        let engine = EngineConfig {
+            slots: 1024,
+            ..EngineConfig::default()
+        };
+        let (server, _) = Server::open(engine, config).unwrap();
+        let mut hello = Vec::new();
+        let greeting = Hello {
+            version_min: 1,
+            version_max: 1,
+            features: 0,
+            frame_bytes_max: 0,
+            heartbeat_ms: 0,
+            session: 0,
+            name: "",
+        };
+        greeting.encode(&mut hello, 1);
+        compose::ping(&mut hello, 2);
+        let mut clients: Vec<_> = (0..4)
+            .map(|_| {
+                let mut stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                stream.write_all(&hello).unwrap();
+                let mut decoder = FrameDecoder::new(4096);
+                // The answers to HELLO and PING: the server has it among its connections.
+                let mut answers = 0;
+                while answers < 2 {
+                    let count = stream.read(decoder.space()).unwrap();
+                    decoder.filled(count);
+                    answers += decoder.frames().count();
+                }
+                (stream, decoder)
+            })
+            .collect();
+        server.hub.fail(ServeError::Log("the disk is gone".into()));
+        for (stream, decoder) in &mut clients {
+            loop {
+                let count = stream.read(decoder.space()).unwrap();
+                decoder.filled(count);
+                if count == 0 {
+                    break;
+                }
+            }
+            let frame = decoder.next_frame().unwrap().unwrap();
+            let error = ErrorReply::decode(frame.body).unwrap();
+            assert_eq!(
+                (error.number, error.text.as_str()),
+                (ErrorCode::LogPoisoned as u16, "the disk is gone")
+            );
+        }
+        assert_eq!(server.wait(), Err(ServeError::Log("the disk is gone".into())));
+    }
 }

@@ -116,6 +116,16 @@ impl Peer {
         }
     }
 
+    /// The answers that wait for the disk will never be certain: tells it so, also if it was dismissed before.
+    pub(super) fn lose_held(&mut self, refusal: &Refusal) {
+        if self.outbox.holds() {
+            self.outbox.drop_held();
+            if !self.is_served() {
+                response::connection_error(self.outbox.buffer(), refusal);
+            }
+        }
+    }
+
     /// A subscription by its number.
     pub(super) fn subscription(&mut self, id: u32) -> Option<&mut Subscription> {
         self.subscriptions

@@ -7,6 +7,7 @@
 mod reception;
 mod rounds;
 
+use super::config::ServeError;
 use super::conn::Connection;
 use super::connections::Connections;
 use super::desk::Desk;
@@ -201,14 +202,14 @@ impl Reactor {
         self.listeners = None;
         self.accept_at_ms = None;
         self.end_at_ms = self.end_at_ms.min(self.desk.now_ms + STOP_MS);
-        let refusal = match self.hub.engine.poisoned() {
-            Some(reason) if stage == Stage::Failed => Refusal::new(ErrorCode::LogPoisoned, reason),
+        let refusal = match self.hub.failure() {
+            Some(ServeError::Log(reason)) => Refusal::new(ErrorCode::LogPoisoned, reason),
             _ => Refusal::new(ErrorCode::ShuttingDown, "the server stops; connect again later"),
         };
         for number in 0..self.connections.end() {
             if let Some(connection) = self.connections.get_mut(number) {
                 if stage == Stage::Failed {
-                    connection.peer.outbox.drop_held();
+                    connection.peer.lose_held(&refusal);
                 }
                 connection.peer.dismiss(&refusal);
                 self.desk.drop_waiters(&mut connection.peer);

@@ -67,14 +67,15 @@ impl Home {
         let mut command = Command::new(binary());
         command.current_dir(self.directory.path());
         command.args(["serve", "--data", "data", "--unix", "socket", "--listen", "none"]);
-        command.args([
-            "--segment-bytes",
-            "1MiB",
-            "--slots",
-            "65536",
-            "--log-level",
-            "off",
-        ]);
+        for small in [
+            ["--segment-bytes", "1MiB"],
+            ["--slots", "65536"],
+            ["--log-level", "off"],
+        ] {
+            if !more.contains(&small[0]) {
+                command.args(small);
+            }
+        }
         command.args(more);
         Server::start(command)
     }
@@ -138,6 +139,12 @@ impl Ran {
     pub fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Asserts that it exited with 0, whatever it said on standard error.
+    pub fn expect_success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
     }
 
     /// Asserts the exit code, and for a failure that one line says why.

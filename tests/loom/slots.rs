@@ -121,21 +121,23 @@ fn slots_are_conserved_when_a_shard_overflows_into_magazines() {
 #[test]
 fn a_taker_finds_a_slot_whatever_way_another_thread_moves_the_free_ones_about() {
     model(3, || {
-        // Two slots for two threads that hold one each: there is always one, and with nobody inside an operation it
-        // is found.
-        let pool = Arc::new(SlotPool::new(3));
+        // Four of five are free, in the shard. The fifth one makes the shard overflow: two go into a
+        // magazine, where the taker may have looked already. Then the shard is emptied before the taker comes
+        // there.
+        let pool = Arc::new(SlotPool::new(5));
+        let mut mine = take(&pool, 5);
+        pool.give(&mine.split_off(1));
         let other = {
             let pool = pool.clone();
             thread::spawn(move || {
-                for _ in 0..2 {
-                    let mine = take(&pool, 1);
-                    pool.give(&mine);
-                }
+                pool.give(&mine);
+                take(&pool, 3)
             })
         };
-        let mine = take(&pool, 1);
-        assert_eq!(mine.len(), 1);
-        other.join().unwrap();
-        assert_eq!(take(&pool, 3).len(), 2);
+        let found = take(&pool, 1);
+        assert_eq!(found.len(), 1, "two were free all the time");
+        let mut all = [found, other.join().unwrap(), take(&pool, 5)].concat();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4]);
     });
 }

@@ -2,6 +2,7 @@
 
 mod pipeline;
 mod progress;
+mod reader;
 mod source;
 mod template;
 
@@ -16,6 +17,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use pipeline::{Pipeline, Tally};
 use progress::Progress;
+use reader::{Next, Reader};
 use serde::Serialize;
 use source::{BatchLimits, Source};
 use std::io::{self, Write};
@@ -103,6 +105,7 @@ pub(crate) fn run(global: &Global, push: Push) -> Done {
         builder: Default::default(),
         flying: Default::default(),
         spare: Vec::new(),
+        pauses: 0,
     };
     let mut ids = Ids::new(global, &push);
     let start = Instant::now();
@@ -125,24 +128,30 @@ pub(crate) fn run(global: &Global, push: Push) -> Done {
 }
 
 fn push_all(pipeline: &mut Pipeline<'_>, push: &Push, ids: &mut Ids) -> Done {
-    let mut source = Source::new(&push.files, push.whole);
     let limits = BatchLimits {
         jobs: push.batch,
         bytes: BATCH_BYTES,
     };
+    let reader = Reader::start(Source::new(&push.files, push.whole), limits)?;
     loop {
-        let mut batch = pipeline.take_batch();
-        let filled = source.fill(&mut batch, limits);
-        let is_last = batch.count() == 0;
-        if !is_last {
-            // What was read before a failure to read more is sent all the same.
-            pipeline.send(batch, &mut |batch| ids.take(batch))?;
-        }
-        pipeline.progress.update(source.bytes(), pipeline.tally.confirmed);
-        filled?;
-        if is_last {
-            return Ok(());
-        }
+        let next = match reader.try_next()? {
+            // While there is nothing to send, what is in flight is looked after.
+            Next::Nothing if pipeline.is_flying() => {
+                pipeline.confirm_oldest(&mut |batch| ids.take(batch))?;
+                continue;
+            }
+            Next::Nothing => {
+                ids.flush();
+                reader.next()?
+            }
+            next => next,
+        };
+        let Next::Batch(batch) = next else { return Ok(()) };
+        pipeline
+            .progress
+            .update(batch.input_bytes(), pipeline.tally.confirmed);
+        pipeline.send(batch, &mut |batch| ids.take(batch))?;
+        pipeline.spare.drain(..).for_each(|batch| reader.recycle(batch));
     }
 }
 

@@ -49,20 +49,24 @@ pub(super) struct Pipeline<'a> {
     pub(super) tally: Tally,
     pub(super) builder: EnqueueBuilder,
     pub(super) flying: VecDeque<Flying>,
-    /// Batches done with, kept for their memory.
+    /// Batches done with, to be filled again.
     pub(super) spare: Vec<Batch>,
+    /// How often the server asked to wait.
+    pub(super) pauses: u64,
 }
 
 /// A batch whose confirmation is to come.
 pub(super) struct Flying {
     batch: Batch,
     pending: Pending<Applied>,
+    /// How often the server had asked to wait when it was sent.
+    pauses: u64,
 }
 
 impl Pipeline<'_> {
-    /// An empty batch to fill.
-    pub(super) fn take_batch(&mut self) -> Batch {
-        self.spare.pop().unwrap_or_default()
+    /// Whether confirmations are to come.
+    pub(super) fn is_flying(&self) -> bool {
+        !self.flying.is_empty()
     }
 
     /// Sends a batch; first waits for the oldest one's confirmation when enough are in flight.
@@ -78,7 +82,11 @@ impl Pipeline<'_> {
         let pending = self
             .client
             .enqueue_start(self.queue, &self.builder, self.durability)?;
-        self.flying.push_back(Flying { batch, pending });
+        self.flying.push_back(Flying {
+            batch,
+            pending,
+            pauses: self.pauses,
+        });
         Ok(())
     }
 
@@ -96,15 +104,29 @@ impl Pipeline<'_> {
         first
     }
 
-    fn confirm_oldest(&mut self, ids: &mut IdSink<'_>) -> Result<(), Failure> {
-        let Some(Flying { batch, pending }) = self.flying.pop_front() else {
+    /// Waits for the confirmation of the batch that was sent first; sends it again if it was refused for lack of
+    /// room.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(super) fn confirm_oldest(&mut self, ids: &mut IdSink<'_>) -> Result<(), Failure> {
+        let Some(flying) = self.flying.pop_front() else {
             return Ok(());
         };
+        let Flying {
+            batch,
+            pending,
+            pauses,
+        } = flying;
         let range = 0..batch.count();
         match pending.wait() {
             Ok(applied) => self.count(&batch, range, &applied, ids),
             Err(error) if self.may_try_again(&error, batch.count()) => {
-                self.send_in_parts(&batch, error, ids)?
+                if pauses == self.pauses {
+                    // Nobody has waited since it was sent.
+                    self.pause(&error);
+                }
+                self.send_in_parts(&batch, ids)?;
             }
             Err(error) => return Err(self.failed(&batch, range, error)),
         }
@@ -112,25 +134,12 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Sends a refused batch again once there is room, in parts small enough to fit into the room that there is.
-    /// Batches behind it may go in first: whoever pushes into a full queue has its jobs in the order in which
-    /// room was found for them.
-    fn send_in_parts(
-        &mut self,
-        batch: &Batch,
-        why: ClientError,
-        ids: &mut IdSink<'_>,
-    ) -> Result<(), Failure> {
-        let mut why = Some(why);
+    /// Sends a refused batch again until all of it went in: whole at first, then in smaller and smaller parts, as
+    /// there is room. Batches behind it may go in first: whoever pushes into a full queue has its jobs in the
+    /// order in which room was found for them.
+    fn send_in_parts(&mut self, batch: &Batch, ids: &mut IdSink<'_>) -> Result<(), Failure> {
         let (mut start, mut size) = (0, batch.count());
         while start < batch.count() {
-            if let Some(refusal) = why.take() {
-                size = (size / 2).max(1);
-                if let ClientError::RetryLater(refusal) = &refusal {
-                    self.progress.waiting(&refusal.text);
-                    std::thread::sleep(Duration::from_millis(u64::from(refusal.retry_ms.max(1))));
-                }
-            }
             let range = start..(start + size).min(batch.count());
             self.template.encode(batch, range.clone(), &mut self.builder)?;
             match self.client.enqueue(self.queue, &self.builder, self.durability) {
@@ -139,11 +148,23 @@ impl Pipeline<'_> {
                     start = range.end;
                     size *= 2;
                 }
-                Err(error) if self.may_try_again(&error, range.len()) => why = Some(error),
+                Err(error) if self.may_try_again(&error, range.len()) => {
+                    self.pause(&error);
+                    size = (range.len() / 2).max(1);
+                }
                 Err(error) => return Err(self.failed(batch, range, error)),
             }
         }
         Ok(())
+    }
+
+    /// Waits as long as a refusal asks for, if it does.
+    fn pause(&mut self, error: &ClientError) {
+        if let ClientError::RetryLater(refusal) = error {
+            self.pauses += 1;
+            self.progress.waiting(&refusal.text);
+            std::thread::sleep(Duration::from_millis(u64::from(refusal.retry_ms.max(1))));
+        }
     }
 
     /// Whether a refused request of `jobs` jobs may pass later, or in smaller parts.

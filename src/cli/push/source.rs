@@ -1,4 +1,4 @@
-//! Where jobs come from: lines of files and of standard input, or whole files. Memory stays bounded by the batch.
+//! Where jobs come from: lines of files and of standard input, or whole files. Memory stays bounded by the batches.
 
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::cli::exit::Failure;
@@ -16,6 +16,7 @@ pub(super) struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     first: u64,
+    input_bytes: u64,
 }
 
 impl Batch {
@@ -27,6 +28,11 @@ impl Batch {
     /// Number of the first job in the whole input, from 1.
     pub(super) fn first(&self) -> u64 {
         self.first
+    }
+
+    /// How much of the input was read up to its end, in bytes.
+    pub(super) fn input_bytes(&self) -> u64 {
+        self.input_bytes
     }
 
     /// Payloads of some positions.
@@ -43,8 +49,9 @@ impl Batch {
         self.first = first;
     }
 
-    fn end_job(&mut self) {
+    fn end_job(&mut self, input_bytes: u64) {
         self.ends.push(self.bytes.len());
+        self.input_bytes = input_bytes;
     }
 }
 
@@ -69,7 +76,7 @@ pub(super) struct Source {
 
 struct Open {
     path: PathBuf,
-    reader: BufReader<Box<dyn Read>>,
+    reader: BufReader<Box<dyn Read + Send>>,
 }
 
 impl Source {
@@ -82,11 +89,6 @@ impl Source {
             jobs: 0,
             bytes: 0,
         }
-    }
-
-    /// How many bytes were read so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Fills `batch` anew; it stays empty at the end of the input. A batch ends early when more would have to be
@@ -123,7 +125,7 @@ impl Source {
                 Ok(Some(read)) => {
                     self.jobs += 1;
                     self.bytes += read.bytes as u64;
-                    batch.end_job();
+                    batch.end_job(self.bytes);
                 }
                 Err(error) => return Err(cannot_read(&open.name(), &error)),
             }
@@ -145,7 +147,7 @@ struct Taken {
 
 impl Open {
     fn new(path: PathBuf) -> Result<Self, Failure> {
-        let input: Box<dyn Read> = if is_stdin(&path) {
+        let input: Box<dyn Read + Send> = if is_stdin(&path) {
             Box::new(io::stdin())
         } else {
             Box::new(File::open(&path).map_err(|error| cannot_read(&path.display().to_string(), &error))?)
@@ -233,7 +235,7 @@ mod tests {
         let (one, two) = (file(b"a\n\nb\r\n"), file(b"c"));
         let mut source = Source::new(&[one.path().to_owned(), two.path().to_owned()], false);
         assert_eq!(all(&mut source, SMALL), [&b"a"[..], b"", b"b\r", b"c"]);
-        assert_eq!(source.bytes(), 7);
+        assert_eq!(source.bytes, 7);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the worker's threads share: which jobs it has, what runs, and whether it should stop.
 
 use super::child::Running;
+use super::leases::Leases;
 use crate::base::job::Token;
 use crate::cli::exit::Failure;
 use crate::client::Delivery;
@@ -8,6 +9,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long the keeper sleeps when there is nothing to keep.
+const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Jobs that one run of the command gets: one, or some of them a line each.
 #[derive(Debug)]
@@ -62,22 +66,13 @@ struct Inner {
     running: usize,
     /// Process groups of what runs.
     groups: HashMap<u64, Pid>,
-    leases: HashMap<u64, Lease>,
+    leases: Leases,
     next_id: u64,
     /// No more runs will come.
     is_closed: bool,
     stop: Stop,
     failure: Option<Failure>,
     tally: Tally,
-}
-
-/// When and for what the keeper must act.
-struct Lease {
-    tokens: Vec<Token>,
-    every: Duration,
-    due: Instant,
-    /// The outcome is on its way to the server, after which an extension means nothing.
-    is_settling: bool,
 }
 
 impl Board {
@@ -88,7 +83,7 @@ impl Board {
                 waiting: VecDeque::new(),
                 running: 0,
                 groups: HashMap::new(),
-                leases: HashMap::new(),
+                leases: Leases::default(),
                 next_id: 0,
                 is_closed: false,
                 stop: Stop::No,
@@ -159,22 +154,13 @@ impl Board {
         );
     }
 
-    /// Adds a run and has its leases kept, each extended when a third of `lease` is over.
+    /// Adds a run, and has its leases of length `lease` kept.
     pub(super) fn add(&self, jobs: Vec<Delivery>, lease: Duration) {
-        let every = (lease / 3).max(Duration::from_millis(1));
         let mut inner = self.lock();
         let id = inner.next_id;
         inner.next_id += 1;
         let tokens = jobs.iter().map(Delivery::token).collect();
-        inner.leases.insert(
-            id,
-            Lease {
-                tokens,
-                every,
-                due: Instant::now() + every,
-                is_settling: false,
-            },
-        );
+        inner.leases.add(id, tokens, lease, Instant::now());
         inner.waiting.push_back(Run { id, jobs });
         drop(inner);
         self.for_runners.notify_one();
@@ -235,16 +221,14 @@ impl Board {
 
     /// The run's outcome is about to be sent.
     pub(super) fn settling(&self, run: &Run) {
-        if let Some(lease) = self.lock().leases.get_mut(&run.id) {
-            lease.is_settling = true;
-        }
+        self.lock().leases.settling(run.id);
     }
 
     /// The run is over.
     pub(super) fn finished(&self, run: &Run, tally: impl FnOnce(&mut Tally)) {
         let mut inner = self.lock();
         inner.running -= 1;
-        inner.leases.remove(&run.id);
+        inner.leases.remove(run.id);
         tally(&mut inner.tally);
         drop(inner);
         self.for_fetcher.notify_all();
@@ -255,7 +239,7 @@ impl Board {
         let mut inner = self.lock();
         let mut jobs = Vec::new();
         while let Some(run) = inner.waiting.pop_front() {
-            inner.leases.remove(&run.id);
+            inner.leases.remove(run.id);
             jobs.extend(run.jobs);
         }
         jobs
@@ -274,18 +258,12 @@ impl Board {
                 return None;
             }
             let now = Instant::now();
-            let mut tokens = Vec::new();
-            for lease in inner.leases.values_mut().filter(|lease| lease.due <= now) {
-                lease.due = now + lease.every;
-                tokens.extend_from_slice(&lease.tokens);
-            }
+            let tokens = inner.leases.take_due(now);
             if !tokens.is_empty() {
                 return Some(tokens);
             }
-            let next = inner.leases.values().map(|lease| lease.due).min();
-            let time = next.map_or(Duration::from_secs(3_600), |next| {
-                next.saturating_duration_since(now)
-            });
+            let next = inner.leases.next_due();
+            let time = next.map_or(IDLE, |next| next.saturating_duration_since(now));
             inner = self
                 .for_keeper
                 .wait_timeout(inner, time)
@@ -301,17 +279,9 @@ impl Board {
         self.for_keeper.notify_all();
     }
 
-    /// A lease could not be extended. Returns whether that is worth telling: not when its job is being settled.
+    /// A lease could not be extended. Returns whether that is worth telling.
     pub(super) fn lost(&self, token: Token) -> bool {
-        let mut inner = self.lock();
-        for lease in inner.leases.values_mut().filter(|lease| !lease.is_settling) {
-            let before = lease.tokens.len();
-            lease.tokens.retain(|kept| *kept != token);
-            if lease.tokens.len() < before {
-                return true;
-            }
-        }
-        false
+        self.lock().leases.lost(token)
     }
 
     /// The end: what became of the jobs, and what went wrong.

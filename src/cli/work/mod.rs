@@ -6,6 +6,7 @@
 mod board;
 mod child;
 mod fetch;
+mod leases;
 mod runner;
 mod settle;
 mod signals;
