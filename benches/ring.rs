@@ -1,7 +1,7 @@
 //! Hand-over of handles between threads: the chained ring beside crossbeam's bounded queue and channel.
 //!
-//! `cargo bench --no-default-features --features engine --bench ring`. Figures are handles a second; compare ratios of
-//! one run, since they drift from minute to minute.
+//! `cargo bench --no-default-features --features engine --bench ring`. Figures are handles a second; compare
+//! ratios of one run, since they drift from minute to minute.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
 

@@ -1,9 +1,10 @@
 //! Models that explore every interleaving (within a bound) of the lock-free code, under loom.
 //!
-//! What a model does before it spawns must not yield: loom then lets the first spawned thread go first in *every*
-//! execution, and half of the interleavings are never seen.
+//! What a model does before it spawns must not yield: loom then lets the first spawned thread go first in
+//! *every* execution, and half of the interleavings are never seen.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom`. Without the flag there is nothing here.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom`. Without the flag there is nothing
+//! here.
 #![cfg(loom)]
 #![allow(
     clippy::unwrap_used,

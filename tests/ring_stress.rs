@@ -137,35 +137,35 @@ fn hand_over(
 
 #[test]
 fn singles_between_two_and_two() {
-    hand_over(1, 2, 2, 1, 300_000, &ChunkPool::new(50_000));
+    hand_over(1, 2, 2, 1, 1_000_000, &ChunkPool::new(50_000));
 }
 
 #[test]
 fn singles_and_pairs_between_two_and_two() {
-    hand_over(1, 2, 2, 2, 300_000, &ChunkPool::new(50_000));
+    hand_over(1, 2, 2, 2, 1_000_000, &ChunkPool::new(50_000));
 }
 
 #[test]
 fn mixed_batches_between_two_and_two() {
-    hand_over(1, 2, 2, 100, 1_000_000, &ChunkPool::new(100_000));
+    hand_over(1, 2, 2, 100, 4_000_000, &ChunkPool::new(100_000));
 }
 
 #[test]
 fn mixed_batches_between_eight_and_eight() {
-    hand_over(1, 8, 8, 70, 200_000, &ChunkPool::new(100_000));
+    hand_over(1, 8, 8, 70, 600_000, &ChunkPool::new(100_000));
 }
 
 #[test]
 fn many_queues_over_one_pool() {
-    hand_over(500, 3, 3, 20, 200_000, &ChunkPool::new(100_000));
+    hand_over(500, 3, 3, 20, 600_000, &ChunkPool::new(100_000));
 }
 
 #[test]
 fn two_queues_over_a_pool_so_small_that_it_is_often_exhausted() {
-    hand_over(2, 3, 3, 60, 100_000, &ChunkPool::new(12));
+    hand_over(2, 3, 3, 60, 300_000, &ChunkPool::new(12));
 }
 
 #[test]
 fn chunks_are_recycled_at_once_between_queues() {
-    hand_over(3, 4, 4, 3, 100_000, &ChunkPool::new(20));
+    hand_over(3, 4, 4, 3, 300_000, &ChunkPool::new(20));
 }

@@ -112,6 +112,8 @@ pub const TICK_MS: u64 = 10;
 pub const LOG_STEP_MS: u64 = 20;
 /// Time for which a disconnected worker's leases are kept unless configured otherwise, in milliseconds.
 pub const DISCONNECT_GRACE_MS_DEFAULT: u32 = 5_000;
+/// Leases of ended connections that wait for their sessions at once; further ones are shortened to the grace time.
+pub const ORPHANS_MAX: usize = 1024 * 1024;
 /// Suggested pause before trying again after a limit was hit, in milliseconds.
 pub const RETRY_LATER_MS: u32 = 100;
 

@@ -106,6 +106,8 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
         },
         salvage: serve.salvage,
     };
+    // Each connection takes a file.
+    crate::server::raise_file_limit();
     // Before the log is read: a signal that comes meanwhile stops the server as soon as it runs.
     let signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| Failure::refused(format!("cannot watch for signals: {error}")))?;

@@ -375,26 +375,19 @@ impl Engine {
 
     /// Takes handles of jobs that are over out of the rings, as far as they stand in front, so that their slots
     /// are freed. What stands behind a live job is left to whoever pops that.
-    fn drop_stale(&self, queue: &Queue) {
+    pub(super) fn drop_stale(&self, queue: &Queue) {
+        // A job that is over stays so at least until its handle has come out.
+        let is_over = |number: u32| {
+            let phase = self.slab.slot(number).state().phase();
+            phase == Phase::Zombie || phase.is_finished()
+        };
         let mut handles = [0; 256];
         for priority in 0..PRIORITIES as u8 {
             loop {
-                let seen = queue.peek_ready(&self.pool, priority, &mut handles);
-                let is_stale = |number: &u32| {
-                    let phase = self.slab.slot(*number).state().phase();
-                    phase == Phase::Zombie || phase.is_finished()
-                };
-                let stale = handles[..seen]
-                    .iter()
-                    .take_while(|number| is_stale(number))
-                    .count();
-                let popped = queue.pop_ready(&self.pool, priority, &mut handles[..stale]);
-                for number in handles[..popped].iter().rev() {
-                    if let Popped::Ready(_) = self.slab.meet(*number) {
-                        // Somebody else popped what was seen, and this came in its place.
-                        queue.put_front(priority, *number);
-                        self.wake(queue, 1);
-                    }
+                let popped = queue.pop_while(&self.pool, priority, &mut handles, is_over);
+                for number in &handles[..popped] {
+                    let met = self.slab.meet(*number);
+                    assert_eq!(met, Popped::Stale, "a job that was over came back");
                 }
                 if popped == 0 {
                     break;

@@ -210,6 +210,15 @@ impl Engine {
         }
         if self.log_changes(set, RequestId::NONE, now_ms).is_ok() {
             self.apply(set, now_ms);
+            // Nobody may ever reserve from this queue: handles of jobs that expired in it must not pile up.
+            let expired = set.changes.iter().filter(|change| change.cause == Cause::Ttl);
+            let mut queues: SmallVec<[u32; 4]> = expired.map(|change| change.fields.queue).collect();
+            queues.sort_unstable();
+            queues.dedup();
+            let queues = queues
+                .iter()
+                .filter_map(|queue| self.registry.get(QueueId(*queue)));
+            queues.for_each(|queue| self.drop_stale(queue));
         } else {
             // No room in the log, or it failed: nothing happened, and it is tried again a little later.
             self.undo(set);
@@ -252,16 +261,18 @@ impl Engine {
         true
     }
 
-    /// Makes leases end at `deadline_ms` at the latest, as long as they are current: their worker went away (G10).
+    /// Makes leases end at `deadline_ms` at the latest: their worker went away (G10). Each comes with the deadline
+    /// that it had; one that has another by now was extended and is left alone, as is one that is not current.
     /// Not logged: a restart leaves the worker its whole lease.
-    pub fn shorten_leases(&self, tokens: &[Token], deadline_ms: u64) {
-        for token in tokens {
+    pub fn shorten_leases(&self, leases: impl IntoIterator<Item = (Token, u64)>, deadline_ms: u64) {
+        for (token, deadline_was_ms) in leases {
             let Some(slot) = self.slab.get(token.id.slot()) else {
                 continue;
             };
             let word = slot.state();
             let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
-            if !current || word.phase() != Phase::Leased || slot.at_ms() <= deadline_ms {
+            let at_ms = slot.at_ms();
+            if !current || word.phase() != Phase::Leased || at_ms != deadline_was_ms || at_ms <= deadline_ms {
                 continue;
             }
             if slot.take(word) {
@@ -271,6 +282,13 @@ impl Engine {
                 self.wheel.lock().insert(entry);
             }
         }
+    }
+
+    /// When the lease of a delivery ends, if that is known at this moment.
+    pub fn lease_end_ms(&self, token: Token) -> Option<u64> {
+        let (word, fields) = self.slab.get(token.id.slot())?.snapshot()?;
+        let current = word.generation() == token.id.generation() && word.attempt() == token.attempt;
+        (current && word.phase() == Phase::Leased).then_some(fields.at_ms)
     }
 
     /// The answer to a request that changed nothing in the log.

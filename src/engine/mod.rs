@@ -162,6 +162,11 @@ impl Engine {
         self.sessions.knows(session)
     }
 
+    /// Whether a numbered request was carried out, as far as its session still knows.
+    pub fn is_applied(&self, request: RequestId) -> bool {
+        self.sessions.is_applied(request)
+    }
+
     /// Who is to be told that jobs became ready. Set once; a second call is ignored.
     pub fn set_waker(&self, waker: Waker) {
         // Ignored on purpose: the first owner keeps it.

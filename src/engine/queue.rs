@@ -230,6 +230,20 @@ impl Queue {
         self.ready[usize::from(priority)].pop(pool, out)
     }
 
+    /// Takes handles in front of a level's ring for as long as `wanted` holds for them; says how many. Those given
+    /// back to the front are left alone.
+    pub fn pop_while(
+        &self,
+        pool: &ChunkPool,
+        priority: u8,
+        out: &mut [u32],
+        wanted: impl Fn(u32) -> bool,
+    ) -> usize {
+        self.ready[usize::from(priority)].pop_accepted(pool, out, |found| {
+            found.iter().take_while(|handle| wanted(**handle)).count()
+        })
+    }
+
     #[cold]
     fn pop_front(&self, priority: u8, out: &mut [u32]) -> usize {
         let mut front = self.front.lock();

@@ -212,6 +212,17 @@ impl Sessions {
             .is_some_and(|session| !session.known.is_empty())
     }
 
+    /// Whether a request was carried out, as far as its session still knows. Changes nothing.
+    pub fn is_applied(&self, request: RequestId) -> bool {
+        request.is_numbered()
+            && self
+                .shard(request.session)
+                .lock()
+                .get(&request.session)
+                .and_then(|session| session.find(request.number))
+                .is_some_and(|outcome| outcome.applied().is_some())
+    }
+
     /// From the log: a request was carried out there.
     pub fn restore(&self, request: RequestId, applied: Applied, now_ms: u64) {
         if !request.is_numbered() {

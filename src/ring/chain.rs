@@ -55,8 +55,8 @@ impl Chain {
     }
 }
 
-/// Gives back the chunks from `first` on, without `end`, or all when there is no end. The caller owns them: they are
-/// out of everyone's reach, except for threads that will find that they came too late.
+/// Gives back the chunks from `first` on, without `end`, or all when there is no end. The caller owns them:
+/// they are out of everyone's reach, except for threads that will find that they came too late.
 pub(super) fn give_run(pool: &ChunkPool, first: ChunkId, end: Option<ChunkId>) {
     let mut ids = [ChunkId::NONE; RUN];
     let mut count = 0;

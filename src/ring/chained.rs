@@ -1,10 +1,10 @@
 //! The chained ring: an unbounded lock-free queue of handles, in batches.
 //!
-//! A ring is a chain of small chunks from a shared pool: linked bounded rings, the idea of LCRQ (Morrison and Afek,
-//! "Fast Concurrent Queues for x86 Processors", PPoPP 2013) and LPRQ (Romanov and Koval, "The State-of-the-Art
-//! LCRQ Concurrent Queue Algorithm Does NOT Require CAS2", PPoPP 2023), here with cells that are filled by one CAS
-//! each. A batch is written into private chunks and published by **one** CAS that links them; a pop reads first
-//! and then takes everything that it read by **one** CAS.
+//! A ring is a chain of small chunks from a shared pool: linked bounded rings, the idea of LCRQ (Morrison and
+//! Afek, "Fast Concurrent Queues for x86 Processors", PPoPP 2013) and LPRQ (Romanov and Koval, "The
+//! State-of-the-Art LCRQ Concurrent Queue Algorithm Does NOT Require CAS2", PPoPP 2023), here with cells that
+//! are filled by one CAS each. A batch is written into private chunks and published by **one** CAS that links
+//! them; a pop reads first and then takes everything that it read by **one** CAS.
 //!
 //! ```text
 //! head = chunk A, cell 2            tail = chunk B (a hint, may lag)
@@ -13,57 +13,50 @@
 //!                                                        ▲ the next push swaps this E
 //! ```
 //!
-//! **Push.** Start at the tail's position, or at the head's when that is out of date. Go over DATA and follow LINKs.
-//! The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for a LINK to the private chain.
-//! Whenever something decisive was read, an EMPTY or a LINK, the chunk's header is checked *afterwards*:
+//! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over
+//! DATA and follow LINKs. The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for
+//! a LINK to the private chain. Whenever something decisive was read, an EMPTY or a LINK, the chunk's header
+//! is checked *afterwards*:
 //!
-//! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header, then a
-//!   Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged to a later
-//!   generation, the header read after it shows that, and the producer starts again.
-//! * Without the check after EMPTY, a producer may go over cells of a later generation, find an EMPTY of its own
-//!   generation that has not been overwritten yet, and fill a cell that is then stamped away. Without the check after
-//!   LINK, it may walk into another queue.
-//! * If the check passes, every cell read was of this generation. Within a generation cells fill in order and each
-//!   once, so EMPTY behind DATA, if the CAS still finds it, is the end of the last chunk; and the last chunk is never
-//!   given back. EMPTY carries the generation, so the CAS cannot succeed later.
+//! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header,
+//!   then a Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged
+//!   to a later generation, the header read after it shows that, and the producer starts again.
+//! * Without the check after EMPTY, a producer may go over cells of a later generation, find an EMPTY of its
+//!   own generation that has not been overwritten yet, and fill a cell that is then stamped away. Without the
+//!   check after LINK, it may walk into another queue.
+//! * If the check passes, every cell read was of this generation. Within a generation cells fill in order and
+//!   each once, so EMPTY behind DATA, if the CAS still finds it, is the end of the last chunk; and the last
+//!   chunk is never given back. EMPTY carries the generation, so the CAS cannot succeed later.
 //!
-//! **Pop.** Read the head, then cells, following LINKs, up to the first EMPTY; then swap the head. A head value never
-//! comes back, so an unchanged head means that nothing that was read had been given back before; the CAS releases,
-//! so nothing that happens to the chunks afterwards can have been read. If the CAS fails, all is thrown away.
-//! The chunks that were crossed now belong to the popper, who gives them back.
+//! **Pop.** Read the head, then cells, following LINKs, up to the first EMPTY; then swap the head. A head
+//! value never comes back, so an unchanged head means that nothing that was read had been given back before;
+//! the CAS releases, so nothing that happens to the chunks afterwards can have been read. If the CAS fails,
+//! all is thrown away. The chunks that were crossed now belong to the popper, who gives them back.
 //!
 //! Nobody ever waits for anybody: every retry is caused by another operation that took effect.
 //!
-//! **Idle rings.** A ring that was never used is sixteen zero bytes. Once used, it holds its last chunk even while it
-//! is empty, until [`Ring::release_idle`] closes it: a LINK to nothing in the first EMPTY, then head back to 0.
+//! **Idle rings.** A ring that was never used is sixteen zero bytes. Once used, it holds its last chunk even
+//! while it is empty, until [`Ring::release_idle`] closes it: a LINK to nothing in the first EMPTY, then head
+//! back to 0.
 //!
-//! Handles of one caller come out in the order in which they went in. Batches of three or more begin a chunk of
-//! their own.
+//! Handles of one caller come out in the order in which they went in. Batches of three or more begin a chunk
+//! of their own.
 
 use crate::base::sync::{AtomicU64, Ordering, spin_hint};
 use crate::ring::PoolExhausted;
-use crate::ring::chain::{Chain, give_run};
-use crate::ring::chunk::{CELLS, ChunkPool};
+use crate::ring::chain::give_run;
+use crate::ring::chunk::ChunkPool;
 use crate::ring::pause::{Point, point};
 use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position, swap};
 
-/// Cells by which the tail may lag behind in its chunk before a push corrects it.
-const TAIL_LAG: usize = 4;
-
 /// A lock-free FIFO of handles for any number of producers and consumers.
 ///
-/// All calls on one ring must name the same pool.
+/// All calls on one ring must name the same pool. A ring does not know its pool, so dropping one gives
+/// nothing back: drain it and call [`release_idle`](Self::release_idle) first, or drop the pool as well.
 #[derive(Debug, Default)]
 pub struct Ring {
-    head: AtomicU64,
-    tail: AtomicU64,
-}
-
-/// A cell of a chunk: where a producer looks.
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    chunk: ChunkId,
-    cell: usize,
+    pub(super) head: AtomicU64,
+    pub(super) tail: AtomicU64,
 }
 
 /// What a walk over handles found.
@@ -92,8 +85,8 @@ impl Ring {
         Self::default()
     }
 
-    /// Appends `handles`, all or none of them, by one atomic step: nobody sees a part, and no other handle comes
-    /// between two of them.
+    /// Appends `handles`, all or none of them, by one atomic step: nobody sees a part, and no other handle
+    /// comes between two of them.
     ///
     /// # Errors
     /// [`PoolExhausted`] when the pool has no chunk for them. Nothing was appended.
@@ -113,51 +106,8 @@ impl Ring {
         }
     }
 
-    fn push_cell(&self, pool: &ChunkPool, handles: &[u32], cell: u64) -> Result<(), PoolExhausted> {
-        if self.fill_at_tail(pool, cell) {
-            Ok(())
-        } else {
-            self.publish(pool, handles, Some(cell))
-        }
-    }
-
-    /// The usual way of a cell, made short: the tail's chunk is the last and has room. False if it was not so, or
-    /// somebody came first; then nothing happened.
-    #[inline]
-    fn fill_at_tail(&self, pool: &ChunkPool, word: u64) -> bool {
-        // Acquire: pairs with the Release of who moved the tail, so that the chunk's stamp is seen.
-        let hint = Position(self.tail.load(Ordering::Acquire));
-        let Some(chunk) = hint.chunk() else {
-            return false;
-        };
-        let empty = Cell::empty(chunk.generation());
-        for (cell, place) in pool.cells(chunk)[..CELLS - 1]
-            .iter()
-            .enumerate()
-            .skip(hint.cell())
-        {
-            // Acquire: see `is_current`.
-            let seen = place.load(Ordering::Acquire);
-            if seen == empty {
-                if !pool.is_current(chunk) {
-                    return false;
-                }
-                point(Point::PushBeforePublish);
-                // Release: what the caller did before is seen by who pops this.
-                let filled = swap(place, empty, word, Ordering::Release);
-                if filled && cell >= hint.cell() + TAIL_LAG {
-                    self.correct_tail(hint, chunk, cell);
-                }
-                return filled;
-            }
-            if !Cell::is_data(seen) {
-                return false;
-            }
-        }
-        false
-    }
-
-    /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an empty ring.
+    /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an
+    /// empty ring.
     #[inline]
     pub fn pop(&self, pool: &ChunkPool, out: &mut [u32]) -> usize {
         self.pop_accepted(pool, out, |found| found.len())
@@ -209,8 +159,8 @@ impl Ring {
                     "more handles were accepted than were shown"
                 );
                 point(Point::PopBeforeTake);
-                // Release: nothing done to the chunks after this can be among what was read above. Acquire: what
-                // earlier poppers read happens before this thread gives chunks back.
+                // Release: nothing done to the chunks after this can be among what was read above. Acquire:
+                // what earlier poppers read happens before this thread gives chunks back.
                 if self.swap_head(head, found.end) {
                     point(Point::PopBeforeGive);
                     if found.chunk != chunk {
@@ -220,8 +170,8 @@ impl Ring {
                 }
             } else {
                 match found.stop {
-                    // EMPTY of the head's own generation, at the head: when it was read nothing had been filled
-                    // there, and the head cannot pass what is not filled. So the ring was empty then.
+                    // EMPTY of the head's own generation, at the head: when it was read nothing had been
+                    // filled there, and the head cannot pass what is not filled. So the ring was empty then.
                     Some(Stop::End) => return 0,
                     Some(Stop::Closed) => _ = self.unhook(pool, found.end, found.chunk),
                     // Crossed a link to an EMPTY or stale chunk: the head has moved on.
@@ -243,8 +193,8 @@ impl Ring {
                 return 0;
             };
             let found = walk(pool, head, chunk, out);
-            // If anything that was read had been stamped after this head was left, then by the Acquire of that read
-            // this load would see the head that left.
+            // If anything that was read had been stamped after this head was left, then by the Acquire of
+            // that read this load would see the head that left.
             if found.stop != Some(Stop::Stale) && self.head.load(Ordering::Relaxed) == head.0 {
                 return found.count;
             }
@@ -257,8 +207,8 @@ impl Ring {
         self.peek(pool, &mut [0]) == 0
     }
 
-    /// Gives back the chunk that an empty ring holds, so that it costs nothing until the next push. Returns whether
-    /// the ring holds no chunk now; false when it is not empty.
+    /// Gives back the chunk that an empty ring holds, so that it costs nothing until the next push. Returns
+    /// whether the ring holds no chunk now; false when it is not empty.
     ///
     /// Meant for rings that have been idle for a while: the next push takes a chunk again.
     pub fn release_idle(&self, pool: &ChunkPool) -> bool {
@@ -273,8 +223,8 @@ impl Ring {
                     return false;
                 }
             } else if found.chunk == chunk {
-                // The head cannot pass an EMPTY cell, so if the swap finds it, the head is still there: a ring that
-                // is closed is empty. Relaxed: a LINK to nothing publishes nothing.
+                // The head cannot pass an EMPTY cell, so if the swap finds it, the head is still there: a
+                // ring that is closed is empty. Relaxed: a LINK to nothing publishes nothing.
                 let place = &pool.cells(chunk)[head.cell()];
                 let (empty, closed) = (Cell::empty(chunk.generation()), Cell::link(ChunkId::NONE));
                 let is_closed = match found.stop {
@@ -290,117 +240,9 @@ impl Ring {
         }
     }
 
-    /// Appends the handles. `cell` is what they are as one cell, if they fit into one.
-    fn publish(&self, pool: &ChunkPool, handles: &[u32], cell: Option<u64>) -> Result<(), PoolExhausted> {
-        let mut chain = match cell {
-            Some(_) => None,
-            None => Some(Chain::build(pool, handles)?),
-        };
-        // Acquire: pairs with the Release of who moved the tail, so that the chunk's stamp is seen.
-        let hint = Position(self.tail.load(Ordering::Acquire));
-        let mut cursor = hint.chunk().map(|chunk| Cursor {
-            chunk,
-            cell: hint.cell(),
-        });
-        loop {
-            cursor = match cursor.and_then(|cursor| self.find_end(pool, cursor)) {
-                Some(end) => Some(end),
-                None => self.restart(pool),
-            };
-            let private = |chain: &mut Option<Chain>| match *chain {
-                Some(chain) => Ok(chain),
-                None => Chain::build(pool, handles).inspect(|built| *chain = Some(*built)),
-            };
-            let Some(at) = cursor else {
-                let chain = private(&mut chain)?;
-                point(Point::PushBeforePublish);
-                // Release: publishes the chain. The ring holds nothing, whether it was so all the time or not.
-                if self.swap_head(Position(0), Position::new(chain.first, 0, false)) {
-                    self.correct_tail(hint, chain.last, chain.last_cells);
-                    return Ok(());
-                }
-                continue;
-            };
-            let place = &pool.cells(at.chunk)[at.cell];
-            let empty = Cell::empty(at.chunk.generation());
-            if let (Some(word), true) = (cell, at.cell < CELLS - 1) {
-                point(Point::PushBeforePublish);
-                // Release: what the caller did before is seen by who pops this.
-                if swap(place, empty, word, Ordering::Release) {
-                    point(Point::PushBeforeTail);
-                    if hint.chunk() != Some(at.chunk) || at.cell >= hint.cell() + TAIL_LAG {
-                        self.correct_tail(hint, at.chunk, at.cell);
-                    }
-                    if let Some(unused) = chain {
-                        unused.give_back(pool);
-                    }
-                    return Ok(());
-                }
-            } else {
-                let chain = private(&mut chain)?;
-                point(Point::PushBeforePublish);
-                let link = Cell::link(chain.first);
-                // Release: publishes the chain with the whole batch.
-                if swap(place, empty, link, Ordering::Release) {
-                    point(Point::PushBeforeTail);
-                    self.correct_tail(hint, chain.last, chain.last_cells);
-                    return Ok(());
-                }
-            }
-            // Somebody else filled the cell: the end is further on. Look again from there.
-            spin_hint();
-        }
-    }
-
-    /// The end of the ring, found from the head; `None` for a ring without chunks.
-    fn restart(&self, pool: &ChunkPool) -> Option<Cursor> {
-        loop {
-            let head = Position(self.head.load(Ordering::Acquire));
-            let chunk = head.chunk()?;
-            if let Some(end) = self.find_end(
-                pool,
-                Cursor {
-                    chunk,
-                    cell: head.cell(),
-                },
-            ) {
-                return Some(end);
-            }
-            spin_hint();
-        }
-    }
-
-    /// Walks to the first EMPTY. `None` when the walk came into a chunk that had been given back, or to the end of a
-    /// ring that was closed: start again at the head.
-    ///
-    /// `at` keeps a position's promise: the cells before it are DATA. It was read with Acquire from where it was
-    /// published, so no cell is read as it was before its chunk's stamp.
-    fn find_end(&self, pool: &ChunkPool, mut at: Cursor) -> Option<Cursor> {
-        loop {
-            let cells = pool.cells(at.chunk);
-            let decisive = loop {
-                // Acquire: see `is_current`; and for a LINK, the stamp of the next chunk.
-                match Cell::decode(cells.get(at.cell)?.load(Ordering::Acquire)) {
-                    Cell::Data { .. } => at.cell += 1,
-                    other => break other,
-                }
-            };
-            if !pool.is_current(at.chunk) {
-                return None;
-            }
-            match decisive {
-                Cell::Link(ChunkId::NONE) => {
-                    self.unhook(pool, Position::new(at.chunk, at.cell, false), at.chunk);
-                    return None;
-                }
-                Cell::Link(next) => at = Cursor { chunk: next, cell: 0 },
-                _ => return Some(at),
-            }
-        }
-    }
-
-    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody else did.
-    fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
+    /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody
+    /// else did.
+    pub(super) fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
         point(Point::CloseBeforeUnhook);
         let is_mine = self.swap_head(end, Position(0));
         if is_mine {
@@ -409,23 +251,13 @@ impl Ring {
         is_mine
     }
 
-    fn swap_head(&self, from: Position, to: Position) -> bool {
+    pub(super) fn swap_head(&self, from: Position, to: Position) -> bool {
         swap(&self.head, from.0, to.0, Ordering::AcqRel)
-    }
-
-    /// Moves the tail on unless somebody has moved it since it was `from`.
-    ///
-    /// It is only a hint, but it must never go back for long: the walk from it would grow without bound. A CAS from
-    /// what was read makes every stale correction fail; whoever pushes next walks on from what is there, and corrects.
-    fn correct_tail(&self, from: Position, chunk: ChunkId, cell: usize) {
-        let to = Position::new(chunk, cell, false);
-        // Release: hands the stamp of the chunk on to who reads the tail.
-        swap(&self.tail, from.0, to.0, Ordering::Release);
     }
 }
 
-#[inline(always)]
 /// Copies handles from `head` on. What it finds holds only if the head is still `head` afterwards.
+#[inline(always)]
 fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -> Found {
     let mut cell = head.cell();
     let mut half = head.half();

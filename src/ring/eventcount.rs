@@ -1,8 +1,8 @@
 //! An eventcount: how threads sleep until something in lock-free data may have happened.
 //!
-//! The idea is Reed's and Kanodia's ("Synchronization with Eventcounts and Sequencers", CACM 1979), in the form that
-//! lock-free queues use: who waits **announces** itself, **looks again**, and only then **parks**; who changes the
-//! data **notifies** afterwards, which costs a fence and one load while nobody waits.
+//! The idea is Reed's and Kanodia's ("Synchronization with Eventcounts and Sequencers", CACM 1979), in the
+//! form that lock-free queues use: who waits **announces** itself, **looks again**, and only then **parks**;
+//! who changes the data **notifies** afterwards, which costs a fence and one load while nobody waits.
 //!
 //! ```text
 //! consumer                         producer
@@ -11,11 +11,12 @@
 //!   look at the ring again           any waiters? then wake
 //! ```
 //!
-//! Both fences are SeqCst, so either the consumer's second look sees the push, or the producer sees the announcement:
-//! no wake-up is lost. Who finds something at the second look cancels.
+//! Both fences are SeqCst, so either the consumer's second look sees the push, or the producer sees the
+//! announcement: no wake-up is lost. Who finds something at the second look cancels.
 //!
-//! Who takes some jobs and leaves others behind notifies, too: the producer's notification may have been answered by
-//! a waiter that took only a part. The lock is touched only by those who sleep and those who wake them.
+//! Who takes some jobs and leaves others behind notifies, too: the producer's notification may have been
+//! answered by a waiter that took only a part. The lock is touched only by those who sleep and those who wake
+//! them.
 
 use crate::base::sync::{AtomicU64, Ordering, fence};
 use crate::ring::parking::Parking;
@@ -71,7 +72,8 @@ impl EventCount {
         }
     }
 
-    /// Announces that this thread is about to wait. Look at the condition again after this, then wait or cancel.
+    /// Announces that this thread is about to wait. Look at the condition again after this, then wait or
+    /// cancel.
     pub fn prepare(&self) -> Ticket<'_> {
         // The epoch first: a notification that raised it before concerns what the second look will see.
         let epoch = self.parking.epoch();
@@ -81,8 +83,8 @@ impl EventCount {
         Ticket { events: self, epoch }
     }
 
-    /// Wakes up to `count` of those who wait, after something happened that they may wait for. Others that have
-    /// announced themselves but do not sleep yet will not sleep, but look again.
+    /// Wakes up to `count` of those who wait, after something happened that they may wait for. Others that
+    /// have announced themselves but do not sleep yet will not sleep, but look again.
     #[inline]
     pub fn notify(&self, count: usize) {
         // What happened before the look for waiters. Pairs with the fence in `prepare`.
@@ -99,8 +101,8 @@ impl EventCount {
 }
 
 impl Ticket<'_> {
-    /// Sleeps until there was a notification since [`EventCount::prepare`], or until `timeout` has passed; `None`
-    /// waits without bound. Returns whether there was one.
+    /// Sleeps until there was a notification since [`EventCount::prepare`], or until `timeout` has passed;
+    /// `None` waits without bound. Returns whether there was one.
     pub fn wait(self, timeout: Option<Duration>) -> bool {
         self.events.parking.sleep(self.epoch, timeout)
     }

@@ -2,22 +2,24 @@
 //! Blocking Concurrent Queue Algorithms", PODC 1996), taken and given in runs.
 //!
 //! First in, first out, so that a chunk's generation rises as slowly as it can. The nodes are the free chunks
-//! themselves; their links stand in an array of their own, so that giving a chunk back does not touch its cache
-//! lines. As in the original one node, the dummy, always stays: it is the chunk before the first free one.
+//! themselves; their links stand in an array of their own, so that giving a chunk back does not touch its
+//! cache lines. As in the original one node, the dummy, always stays: it is the chunk before the first free
+//! one.
 //!
 //! ```text
 //! head ──► dummy ──► free ──► free ──► free ◄── tail (may lag; whoever finds it lagging moves it on)
 //! ```
 //!
-//! `head` and `tail` hold chunk ids. A chunk is given back once for each generation, so neither value ever comes
-//! back (until 31 bits wrap), and an unchanged value means that nothing happened to it in between.
+//! `head` and `tail` hold chunk ids. A chunk is given back once for each generation, so neither value ever
+//! comes back (until 31 bits wrap), and an unchanged value means that nothing happened to it in between.
 
 use crate::base::sync::{AtomicU64, Ordering, ZeroedWords, spin_hint};
 use crate::ring::pause::{Point, point};
 use crate::ring::word::{ChunkId, swap};
 use crossbeam_utils::CachePadded;
 
-/// Marks a link that has no successor yet, with the id of its own chunk, so that it belongs to one free time only.
+/// Marks a link that has no successor yet, with the id of its own chunk, so that it belongs to one free time
+/// only.
 const LAST: u64 = 1 << 63;
 
 /// Free chunks in the order in which they were given back.
@@ -58,8 +60,8 @@ impl FreeQueue {
             }
             if let Some((count, end)) = self.read_run(head, tail, out) {
                 point(Point::FreeBeforeTake);
-                // Release: so that no link read above can be one that a later owner of the chunk writes. (What
-                // the givers did before was acquired with the head and the links.)
+                // Release: so that no link read above can be one that a later owner of the chunk writes.
+                // (What the givers did before was acquired with the head and the links.)
                 if swap(&self.head, head, end, Ordering::Release) {
                     return count;
                 }
@@ -68,17 +70,17 @@ impl FreeQueue {
         }
     }
 
-    /// Reads the run that starts at `head` and never passes `tail`, which was the tail at some time after `head` was
-    /// the head. If the head is still `head` afterwards then every link read lies between the two and is final.
-    /// Returns how many, and the id of the last one as it was given, which becomes the dummy.
+    /// Reads the run that starts at `head` and never passes `tail`, which was the tail at some time after
+    /// `head` was the head. If the head is still `head` afterwards then every link read lies between the two
+    /// and is final. Returns how many, and the id of the last one as it was given, which becomes the dummy.
     ///
     /// The nodes handed out are the dummy and those behind it, except the last one reached.
     fn read_run(&self, head: u64, tail: u64, out: &mut [ChunkId]) -> Option<(usize, u64)> {
         let mut at = head;
         let mut count = 0;
         while count < out.len() && at != tail {
-            // Acquire: pairs with the Release that set the link; what was done to the chunk before it was given
-            // is over.
+            // Acquire: pairs with the Release that set the link; what was done to the chunk before it was
+            // given is over.
             let next = self.link(ChunkId(at)).load(Ordering::Acquire);
             if next & LAST != 0 {
                 return None; // The head has moved on and this chunk is somewhere else by now.

@@ -1,392 +1,78 @@
-//! The free list of slot numbers.
-//!
-//! Those who enqueue take slots on one thread, those who ack give them back on another; that case decides. So slots
-//! move in **magazines** (Bonwick and Adams, "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and
-//! Arbitrary Resources", USENIX 2001): arrays of 64 numbers that are copied in and out, and never links through the
-//! slots themselves, which would chase cache lines that are dirty elsewhere.
-//!
-//! ```text
-//! thread's shard (up to 128 numbers)  ──full: 64 at once──►  full magazines (stack)
-//!                                     ◄──empty: 64 at once──
-//!                                     ◄──none full──────────  loose numbers (stack), then never-used ones
-//! ```
-//!
-//! * **Shards** make most operations touch nothing shared. Their order is last in, first out, and so is that of the
-//!   magazines: warm slots are used again first, and slots never used stay untouched until nothing else is left.
-//! * **Loose numbers** are what does not fit into this scheme: a thread that finds its shard busy, or no magazine to
-//!   put 64 numbers into, links them one by one. That is slow and needs no room; it is the reason why nothing
-//!   here ever waits for a paused thread.
-//! * **Nothing in the stacks is not "full"**: when all else is empty, a taker looks into everybody's shard.
+//! Magazines: arrays of slot numbers that are copied in and out whole, on two stacks, one of full ones and
+//! one of empty ones.
 
-use crate::base::limits::SLOTS_MAX;
-use crate::base::sync::{AtomicU32, AtomicU64, Ordering, ZeroedWords, spin_hint};
-use crate::ring::shard::{Held, SHARDS, Shards};
+use crate::base::sync::{AtomicU32, Ordering, ZeroedWords};
 use crate::ring::stack::Stack;
 use crossbeam_utils::CachePadded;
 
 /// Numbers in a magazine.
-const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
-/// Numbers that a shard holds: two magazines, so that one that is full or empty is half way to either.
-const SHARD: usize = 2 * MAGAZINE;
+pub(super) const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 /// Words of a magazine: two numbers a word, the first to be handed out first.
 const WORDS: usize = MAGAZINE / 2;
-/// How often a taker looks again when it found nothing and somebody held a shard.
-const BUSY_ROUNDS: usize = 16;
 
-/// Slot numbers that are free: taken and given in batches, without locks.
-///
-/// ```
-/// use ackring::ring::SlotPool;
-/// let slots = SlotPool::new(1_000);
-/// let mut mine = [0; 3];
-/// assert_eq!(slots.take(&mut mine), 3);
-/// assert_eq!(mine, [0, 1, 2]);
-/// slots.give(&mine);
-/// ```
-pub struct SlotPool {
-    slots: u32,
-    /// The first number that was never handed out.
-    fresh: CachePadded<AtomicU32>,
-    /// Numbers that are in no magazine.
-    loose: Stack,
-    loose_links: ZeroedWords,
-    /// Magazines that hold `MAGAZINE` numbers, and such as hold none.
+/// All magazines of a pool. A magazine is on one of the stacks, or nobody has used it yet, or somebody is
+/// copying.
+pub(super) struct Magazines {
     full: Stack,
     empty: Stack,
-    magazine_links: ZeroedWords,
-    magazines: ZeroedWords,
+    links: ZeroedWords,
+    words: ZeroedWords,
     /// The first magazine that was never used.
-    fresh_magazine: CachePadded<AtomicU32>,
-    shards: Shards<Cache>,
+    fresh: CachePadded<AtomicU32>,
 }
 
-/// The numbers of one shard, the warmest last. Used only by who holds the shard.
-struct Cache {
-    len: AtomicU32,
-    /// Times that numbers were put in here.
-    puts: AtomicU64,
-    numbers: [AtomicU32; SHARD],
-}
-
-impl Cache {
-    fn new() -> Self {
-        let numbers = std::array::from_fn(|_| AtomicU32::new(0));
+impl Magazines {
+    pub(super) fn new(count: usize) -> Self {
         Self {
-            len: AtomicU32::new(0),
-            puts: AtomicU64::new(0),
-            numbers,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed) as usize
-    }
-
-    fn set_len(&self, len: usize) {
-        self.len.store(len as u32, Ordering::Relaxed);
-    }
-
-    /// Moves numbers out, the warmest first; returns how many.
-    fn take(&self, out: &mut [u32]) -> usize {
-        let len = self.len();
-        let count = len.min(out.len());
-        for (place, number) in out.iter_mut().zip(self.numbers[..len].iter().rev()) {
-            *place = number.load(Ordering::Relaxed);
-        }
-        self.set_len(len - count);
-        count
-    }
-
-    /// Takes numbers in as far as there is room; returns how many.
-    fn put(&self, numbers: &[u32]) -> usize {
-        let len = self.len();
-        let count = numbers.len().min(SHARD - len);
-        for (place, number) in self.numbers[len..].iter().zip(&numbers[..count]) {
-            place.store(*number, Ordering::Relaxed);
-        }
-        self.set_len(len + count);
-        self.puts.store(
-            self.puts.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Relaxed,
-        );
-        count
-    }
-}
-
-impl SlotPool {
-    /// All numbers below `slots`, none of them used yet. Costs address space until they are.
-    ///
-    /// # Panics
-    /// When there are more than [`SLOTS_MAX`] slots.
-    pub fn new(slots: u32) -> Self {
-        assert!(slots <= SLOTS_MAX, "a slot pool has at most {SLOTS_MAX} slots");
-        // Full magazines hold different numbers, so there are never more of them than this; a few more are on their
-        // way between the stacks. Should they ever run out, numbers go loose.
-        let magazines = (slots as usize).div_ceil(MAGAZINE) + SHARDS;
-        Self {
-            slots,
-            fresh: CachePadded::new(AtomicU32::new(0)),
-            loose: Stack::new(),
-            loose_links: ZeroedWords::new(slots as usize),
             full: Stack::new(),
             empty: Stack::new(),
-            magazine_links: ZeroedWords::new(magazines),
-            magazines: ZeroedWords::new(magazines * WORDS),
-            fresh_magazine: CachePadded::new(AtomicU32::new(0)),
-            shards: Shards::new(Cache::new),
+            links: ZeroedWords::new(count),
+            words: ZeroedWords::new(count * WORDS),
+            fresh: CachePadded::new(AtomicU32::new(0)),
         }
     }
 
-    /// The pool after a recovery: numbers below `fresh_from` that are not used are free, those from it on were never
-    /// used. Low numbers are handed out first.
-    ///
-    /// # Panics
-    /// When `fresh_from` exceeds `slots`, or as [`new`](Self::new).
-    pub fn restore(slots: u32, is_used: impl Fn(u32) -> bool, fresh_from: u32) -> Self {
-        assert!(fresh_from <= slots, "slots were used that do not exist");
-        let pool = Self::new(slots);
-        pool.fresh.store(fresh_from, Ordering::Relaxed);
-        let mut batch = Vec::with_capacity(MAGAZINE);
-        for number in (0..fresh_from).rev().filter(|number| !is_used(*number)) {
-            batch.push(number);
-            if batch.len() == MAGAZINE {
-                batch.reverse();
-                pool.give_magazine(&batch);
-                batch.clear();
-            }
-        }
-        pool.give(&batch);
-        pool
+    /// Something that changes whenever a magazine is filled.
+    pub(super) fn version(&self) -> u64 {
+        self.full.version()
     }
 
-    /// The first number that was never handed out: all numbers below were, at least once.
-    pub fn fresh_from(&self) -> u32 {
-        self.fresh.load(Ordering::Relaxed)
-    }
-
-    /// How many numbers there are.
-    pub fn slots(&self) -> u32 {
-        self.slots
-    }
-
-    /// Takes up to `out.len()` free numbers; returns how many. Fewer only if the pool is nearly empty, and 0 only if
-    /// every number is out or in the hands of an operation that has not returned yet.
-    pub fn take(&self, out: &mut [u32]) -> usize {
-        let mut count = match self.shards.own() {
-            Some(own) => self.take_through(&own, out),
-            None => self.take_magazines(out),
-        };
-        while count < out.len() {
-            match self.take_leftovers(&mut out[count..]) {
-                0 => break,
-                more => count += more,
-            }
-        }
-        count
-    }
-
-    /// Gives numbers back, each of which was taken before and is out no more.
-    pub fn give(&self, numbers: &[u32]) {
-        debug_assert!(numbers.iter().all(|number| *number < self.slots));
-        let mut rest = numbers;
-        if let Some(own) = self.shards.own() {
-            let count = own.put(rest);
-            rest = &rest[count..];
-            if rest.is_empty() {
-                return;
-            }
-            // Full: make room for as much again, and keep the warmest here.
-            let mut batch = [0; MAGAZINE];
-            let moved = own.take(&mut batch);
-            self.give_magazine(&batch[..moved]);
-            while rest.len() >= MAGAZINE {
-                let (magazine, behind) = rest.split_at(MAGAZINE);
-                self.give_magazine(magazine);
-                rest = behind;
-            }
-            own.put(rest);
-            return;
-        }
-        while rest.len() >= MAGAZINE {
-            let (magazine, behind) = rest.split_at(MAGAZINE);
-            self.give_magazine(magazine);
-            rest = behind;
-        }
-        self.loose.push(&self.loose_links, rest);
-    }
-
-    /// From the shard, which is filled again on the way.
-    fn take_through(&self, own: &Held<'_, Cache>, out: &mut [u32]) -> usize {
-        let mut count = own.take(out);
-        count += self.take_magazines(&mut out[count..]);
-        if count < out.len() {
-            let mut batch = [0; MAGAZINE];
-            let got = match self.take_magazine(&mut batch) {
-                true => MAGAZINE,
-                false => self.take_fresh(&mut batch),
-            };
-            let wanted = got.min(out.len() - count);
-            out[count..count + wanted].copy_from_slice(&batch[..wanted]);
-            count += wanted;
-            batch[wanted..got].reverse();
-            own.put(&batch[wanted..got]);
-        }
-        count
-    }
-
-    /// Whole magazines, as many as fit.
-    fn take_magazines(&self, out: &mut [u32]) -> usize {
-        let mut count = 0;
-        for magazine in out.chunks_exact_mut(MAGAZINE) {
-            if !self.take_magazine(magazine) {
-                break;
-            }
-            count += MAGAZINE;
-        }
-        count
-    }
-
-    /// What the quick ways do not find: loose numbers, parts of magazines, never-used numbers, and in the end what
-    /// lies in the shards. Returns 0 only if there is none.
-    ///
-    /// While it looks from place to place, numbers may move to where it has already been. So it believes that there
-    /// is nothing only if nobody has put anything anywhere since it began. (Whoever gave a number and then emptied
-    /// the last place has let that place go with Release, so that this thread, coming there, sees that put.)
-    #[cold]
-    fn take_leftovers(&self, out: &mut [u32]) -> usize {
-        let mut busy_rounds = 0;
-        loop {
-            let before = self.version();
-            let count = self.take_loose(out);
-            if count > 0 {
-                return count;
-            }
-            let count = self.take_part(out);
-            if count > 0 {
-                return count;
-            }
-            let count = self.take_fresh(out);
-            if count > 0 {
-                return count;
-            }
-            let mut busy = false;
-            for cache in self.shards.each() {
-                busy |= cache.is_none();
-                let count = cache.map_or(0, |cache| cache.take(out));
-                if count > 0 {
-                    return count;
-                }
-            }
-            if self.version() == before {
-                busy_rounds += 1;
-                if !busy || busy_rounds == BUSY_ROUNDS {
-                    return 0;
-                }
-            }
-            spin_hint();
-        }
-    }
-
-    /// Something that changes whenever a number is put anywhere.
-    fn version(&self) -> (u64, u64, u64) {
-        let puts = self
-            .shards
-            .contents()
-            .map(|cache| cache.puts.load(Ordering::Relaxed));
-        (
-            puts.fold(0, u64::wrapping_add),
-            self.full.version(),
-            self.loose.version(),
-        )
-    }
-
-    /// Loose numbers.
-    fn take_loose(&self, out: &mut [u32]) -> usize {
-        let numbers = std::iter::from_fn(|| self.loose.pop(&self.loose_links));
-        out.iter_mut()
-            .zip(numbers)
-            .map(|(place, number)| *place = number)
-            .count()
-    }
-
-    /// Part of a magazine. The rest goes loose.
-    fn take_part(&self, out: &mut [u32]) -> usize {
-        let mut batch = [0; MAGAZINE];
-        if !self.take_magazine(&mut batch) {
-            return 0;
-        }
-        let wanted = out.len().min(MAGAZINE);
-        out[..wanted].copy_from_slice(&batch[..wanted]);
-        self.loose.push(&self.loose_links, &batch[wanted..]);
-        wanted
-    }
-
-    /// Numbers that were never used.
-    fn take_fresh(&self, out: &mut [u32]) -> usize {
-        let bump = |fresh: u32| (fresh < self.slots).then(|| self.slots.min(fresh + out.len() as u32));
-        // Relaxed: the number is all there is to it.
-        let Ok(first) = self
-            .fresh
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, bump)
-        else {
-            return 0;
-        };
-        let count = out.len().min((self.slots - first) as usize);
-        for (place, number) in out[..count].iter_mut().zip(first..) {
-            *place = number;
-        }
-        count
-    }
-
-    /// Copies a full magazine to `out`, which has room for one; false if there is none.
-    fn take_magazine(&self, out: &mut [u32]) -> bool {
-        let Some(magazine) = self.full.pop(&self.magazine_links) else {
+    /// Empties a full magazine into the front of `out`; false if there is none.
+    pub(super) fn take(&self, out: &mut [u32]) -> bool {
+        let Some(magazine) = self.full.pop(&self.links) else {
             return false;
         };
         // Relaxed: the pop's Acquire has ordered them; nobody else has this magazine now.
-        let words = self.magazines.slice(magazine as usize * WORDS, WORDS);
+        let words = self.words.slice(magazine as usize * WORDS, WORDS);
         for (pair, word) in out.chunks_exact_mut(2).zip(words) {
             let word = word.load(Ordering::Relaxed);
             pair[0] = word as u32;
             pair[1] = (word >> 32) as u32;
         }
-        self.empty.push(&self.magazine_links, &[magazine]);
+        self.empty.push(&self.links, &[magazine]);
         true
     }
 
-    /// Puts numbers into a magazine, if they fill one and there is one, and loose otherwise.
-    fn give_magazine(&self, numbers: &[u32]) {
-        let magazine = match numbers.len() == MAGAZINE {
-            true => self
-                .empty
-                .pop(&self.magazine_links)
-                .or_else(|| self.fresh_magazine()),
-            false => None,
+    /// Fills an empty magazine with `MAGAZINE` numbers; false if there is none.
+    pub(super) fn give(&self, numbers: &[u32]) -> bool {
+        debug_assert_eq!(numbers.len(), MAGAZINE);
+        let Some(magazine) = self.empty.pop(&self.links).or_else(|| self.fresh()) else {
+            return false;
         };
-        let Some(magazine) = magazine else {
-            return self.loose.push(&self.loose_links, numbers);
-        };
-        let words = self.magazines.slice(magazine as usize * WORDS, WORDS);
+        // Relaxed: the push's Release publishes them.
+        let words = self.words.slice(magazine as usize * WORDS, WORDS);
         for (pair, word) in numbers.chunks_exact(2).zip(words) {
             word.store(u64::from(pair[1]) << 32 | u64::from(pair[0]), Ordering::Relaxed);
         }
-        self.full.push(&self.magazine_links, &[magazine]);
+        self.full.push(&self.links, &[magazine]);
+        true
     }
 
-    fn fresh_magazine(&self) -> Option<u32> {
-        let end = self.magazine_links.len() as u32;
+    fn fresh(&self) -> Option<u32> {
+        let end = self.links.len() as u32;
         let bump = |fresh: u32| (fresh < end).then_some(fresh + 1);
-        self.fresh_magazine
+        self.fresh
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, bump)
             .ok()
-    }
-}
-
-impl std::fmt::Debug for SlotPool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut f = f.debug_struct("SlotPool");
-        f.field("slots", &self.slots)
-            .field("fresh_from", &self.fresh_from())
-            .finish()
     }
 }

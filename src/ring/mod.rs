@@ -2,12 +2,12 @@
 //!
 //! * [`Ring`]: an unbounded queue of handles in batches; a chain of chunks from one [`ChunkPool`].
 //! * [`SlotPool`]: the free list of slot numbers.
-//! * [`EventCount`]: how a thread sleeps until a ring may have something, with nothing but a fence and a load on the
-//!   way of those who push.
+//! * [`EventCount`]: how a thread sleeps until a ring may have something, with nothing but a fence and a load
+//!   on the way of those who push.
 //!
-//! A thread that is paused anywhere inside a push, a pop, a take or a give stops nobody. Nothing here reads a clock,
-//! allocates after construction, or contains unsafe code: rings hold numbers, and every word that threads share
-//! is an atomic.
+//! A thread that is paused anywhere inside a push, a pop, a take or a give stops nobody. Nothing here reads a
+//! clock, allocates after construction, or contains unsafe code: rings hold numbers, and every word that
+//! threads share is an atomic.
 
 mod chain;
 mod chained;
@@ -17,7 +17,9 @@ mod free;
 mod magazine;
 mod parking;
 mod pause;
+mod publish;
 mod shard;
+mod slots;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ mod word;
 pub use chained::Ring;
 pub use chunk::ChunkPool;
 pub use eventcount::{EventCount, Ticket};
-pub use magazine::SlotPool;
+pub use slots::SlotPool;
 #[cfg(loom)]
 pub use stack::LinkedStack;
 pub use word::HANDLE_MAX;

@@ -34,7 +34,8 @@ impl Parking {
     pub(super) fn raise(&self, count: usize) {
         let mut epoch = self.lock();
         *epoch = epoch.wrapping_add(1);
-        // Under the lock: so nobody of the new epoch sleeps yet, who could be woken in place of one of the old.
+        // Under the lock: so nobody of the new epoch sleeps yet, who could be woken in place of one of the
+        // old.
         for _ in 0..count {
             #[cfg(not(loom))]
             if !self.raised.notify_one() {

@@ -2,7 +2,8 @@
 //! waiting.
 //!
 //! A thread that finds its shard busy goes on without it, so a thread that is paused while it holds a shard
-//! stops nobody; it only keeps what lies in that shard. No thread owns a shard, so nothing is lost when one ends.
+//! stops nobody; it only keeps what lies in that shard. No thread owns a shard, so nothing is lost when one
+//! ends.
 
 use crate::base::sync::{AtomicBool, Ordering};
 use crate::ring::pause::{Point, point};
@@ -26,8 +27,8 @@ struct Shard<T> {
     content: T,
 }
 
-/// A shard held by this thread. `T` consists of atomics that are used with `Relaxed` while held: the `Acquire` of
-/// taking the shard and the `Release` of dropping this order them.
+/// A shard held by this thread. `T` consists of atomics that are used with `Relaxed` while held: the
+/// `Acquire` of taking the shard and the `Release` of dropping this order them.
 pub(super) struct Held<'a, T>(&'a Shard<T>);
 
 impl<T> Deref for Held<'_, T> {

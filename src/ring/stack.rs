@@ -1,9 +1,9 @@
-//! A lock-free stack of numbers (R. K. Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118, 1986) with
-//! a tag in its head against ABA.
+//! A lock-free stack of numbers (R. K. Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118,
+//! 1986) with a tag in its head against ABA.
 //!
-//! The links stand in an array with one word for each number, so a number can be on one stack of that array at a
-//! time, and nothing is ever allocated. The tag rises with every pop; a stale pop succeeds only if it slept through
-//! exactly 2^33 pops and its number is on top again.
+//! The links stand in an array with one word for each number, so a number can be on one stack of that array
+//! at a time, and nothing is ever allocated. The tag rises with every pop; a stale pop succeeds only if it
+//! slept through exactly 2^33 pops and its number is on top again.
 
 use crate::base::sync::{AtomicU64, Ordering, ZeroedWords, spin_hint};
 use crate::ring::pause::{Point, point};
@@ -45,8 +45,8 @@ impl Stack {
             links.word(*last as usize).store(head & TOP, Ordering::Relaxed);
             let new = head & !TOP | (u64::from(*first) + 1);
             point(Point::StackBeforeSwap);
-            // Release: publishes the links above and what was done with the numbers before. What lies below was
-            // published by earlier pushes, whose Release this swap carries on.
+            // Release: publishes the links above and what was done with the numbers before. What lies below
+            // was published by earlier pushes, whose Release this swap carries on.
             match self
                 .head
                 .compare_exchange(head, new, Ordering::Release, Ordering::Relaxed)
@@ -64,13 +64,13 @@ impl Stack {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let top = u32::try_from(head & TOP).unwrap_or(0).checked_sub(1)?;
-            // If the head does not change until the swap, then the top was on the stack and its link is final. If it
-            // does, whatever was read here is thrown away.
+            // If the head does not change until the swap, then the top was on the stack and its link is
+            // final. If it does, whatever was read here is thrown away.
             let below = links.word(top as usize).load(Ordering::Relaxed);
             let tag = (head & !TOP).wrapping_add(1 << TOP_BITS);
             point(Point::StackBeforeSwap);
-            // Acquire: what the pushers did with the number before. Release: so that the link read above cannot be
-            // one that a later owner of the number writes.
+            // Acquire: what the pushers did with the number before. Release: so that the link read above
+            // cannot be one that a later owner of the number writes.
             match self
                 .head
                 .compare_exchange(head, tag | below, Ordering::AcqRel, Ordering::Acquire)

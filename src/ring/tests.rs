@@ -1,13 +1,13 @@
-//! What must hold while a thread is paused: at every point in turn one thread is stopped for good, as the operating
-//! system might stop it, and the others go on without it.
+//! What must hold while a thread is paused: at every point in turn one thread is stopped for good, as the
+//! operating system might stop it, and the others go on without it.
 
 use crate::ring::pause::{Point, on_this_thread};
 use crate::ring::{ChunkPool, Ring, SlotPool};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
-/// Stops the thread that calls this when it comes to `at` for the `nth` time: says so, and waits until the other end
-/// of `resume` goes away.
+/// Stops the thread that calls this when it comes to `at` for the `nth` time: says so, and waits until the
+/// other end of `resume` goes away.
 fn pause_once(
     at: Point,
     nth: usize,
@@ -26,8 +26,8 @@ fn pause_once(
     });
 }
 
-/// Runs `victim` until it is paused at `at`, then `others` to their end, then lets the victim finish. Returns the
-/// victim's result, and whether it came to the point at all.
+/// Runs `victim` until it is paused at `at`, then `others` to their end, then lets the victim finish. Returns
+/// the victim's result, and whether it came to the point at all.
 fn with_a_thread_paused<T: Send>(
     at: Point,
     nth: usize,

@@ -7,10 +7,10 @@
 //! | cell LINK | 2 | generation of the next chunk, 0 for "closed" | index of the next chunk |
 //! | chunk id | 0 | generation | index |
 //!
-//! Only EMPTY needs the generation of its own chunk: it is the one word that a producer swaps, so it is the one that
-//! must never come back. That leaves 62 bits of a DATA cell, which is two handles: a pair is published by the same
-//! one CAS as a single. And since the private part of a batch is written in the same cells, no word of any
-//! generation can be taken for another kind than it is.
+//! Only EMPTY needs the generation of its own chunk: it is the one word that a producer swaps, so it is the
+//! one that must never come back. That leaves 62 bits of a DATA cell, which is two handles: a pair is
+//! published by the same one CAS as a single. And since the private part of a batch is written in the same
+//! cells, no word of any generation can be taken for another kind than it is.
 
 use crate::base::sync::{AtomicU64, Ordering};
 

@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use super::dispatch::is_failure;
 use super::peer::Peer;
-use crate::base::code::Refusal;
+use crate::base::code::{ErrorCode, Refusal};
 use crate::base::job::{JobState, JobStatus};
 use crate::base::limits;
 use crate::base::queue::QueueOptions;
@@ -127,11 +127,24 @@ impl Desk {
         change: Change,
     ) -> Result<QueueId, Refusal> {
         let request = self.request(peer, number);
-        let queue = self.hub.engine.find_queue(name)?;
+        let queue = self.numbered_queue(name, request)?;
         let confirmed = change(&self.hub.engine, queue, request, self.now_ms)?;
         self.items.clear();
         self.answer_count(peer, reply, &confirmed, 1);
         Ok(queue)
+    }
+
+    /// The queue that a request names. Where it is gone, the request may have been applied before that (G5b).
+    fn numbered_queue(&self, name: &str, request: RequestId) -> Result<QueueId, Refusal> {
+        let engine = &self.hub.engine;
+        engine.find_queue(name).map_err(|refusal| {
+            if engine.is_applied(request) {
+                let text = "the request was applied before, and its queue is gone";
+                Refusal::new(ErrorCode::AlreadyApplied, text)
+            } else {
+                refusal
+            }
+        })
     }
 
     fn purge(
@@ -143,7 +156,7 @@ impl Desk {
         states: u32,
     ) -> Result<(), Refusal> {
         let request = self.request(peer, number);
-        let queue = self.hub.engine.find_queue(name)?;
+        let queue = self.numbered_queue(name, request)?;
         let wanted = |state: &JobState| states & 1 << *state as u32 != 0;
         let states: Vec<JobState> = JobState::ALL.into_iter().filter(wanted).collect();
         let (count, confirmed) = self.hub.engine.purge(queue, &states, request, self.now_ms)?;
@@ -216,7 +229,7 @@ impl Desk {
         limit: u32,
     ) -> Result<(), Refusal> {
         let request = self.request(peer, number);
-        let queue = self.hub.engine.find_queue(name)?;
+        let queue = self.numbered_queue(name, request)?;
         self.take_ids(ids);
         let which = (!ids.is_empty()).then_some(&self.ids[..]);
         let limit = if limit == 0 { usize::MAX } else { limit as usize };

@@ -39,7 +39,7 @@ impl Flusher {
     }
 }
 
-/// Moves time on: leases, delays, retries, TTLs.
+/// Moves time on: leases, delays, retries, TTLs, and the grace of leases whose connection ended.
 pub(super) struct Timekeeper {
     hub: Arc<Hub>,
 }
@@ -51,7 +51,17 @@ impl Timekeeper {
 
     /// Handles about `budget` deadlines; says how many. More than 0: there may be more.
     pub(super) fn step(&mut self, now_ms: u64, budget: usize) -> usize {
-        self.hub.engine.timer_step(now_ms, budget)
+        let engine = &self.hub.engine;
+        let grace_ms = u64::from(self.hub.config.grace_ms);
+        let over = self
+            .hub
+            .orphans
+            .take_due(now_ms, grace_ms, |token| engine.is_current(token));
+        if !over.is_empty() {
+            let over = over.into_iter().map(|lease| (lease.token, lease.deadline_ms));
+            engine.shorten_leases(over, now_ms);
+        }
+        engine.timer_step(now_ms, budget)
     }
 }
 

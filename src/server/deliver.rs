@@ -274,6 +274,7 @@ impl Desk {
         let mut sink = FrameSink {
             writer,
             holdings: &mut peer.holdings,
+            now_ms: self.now_ms,
             subscription,
             room: ask.room,
             freed: Vec::new(),

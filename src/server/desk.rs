@@ -165,14 +165,16 @@ impl Desk {
         }
     }
 
-    /// The connection ended: the leases that it held end after the grace time.
+    /// The connection ended: the leases that it held wait for its session to come back within the grace time.
     pub(super) fn forsake(&mut self, peer: &mut Peer) {
         self.drop_waiters(peer);
-        let tokens: Vec<Token> = peer.holdings.tokens().collect();
-        if !tokens.is_empty() {
-            let deadline_ms = self.now_ms + u64::from(self.hub.config.grace_ms);
-            self.hub.engine.shorten_leases(&tokens, deadline_ms);
-        }
+        let engine = &self.hub.engine;
+        let leases = peer.holdings.leases();
+        let leases = leases.filter(|lease| engine.is_current(lease.token)).collect();
+        let due_ms = self.now_ms + u64::from(self.hub.config.grace_ms);
+        let too_many = self.hub.orphans.leave(peer.session, leases, due_ms);
+        let too_many = too_many.into_iter().map(|lease| (lease.token, lease.deadline_ms));
+        engine.shorten_leases(too_many, due_ms);
     }
 
     /// Finds deliveries that ended without this connection's doing, and opens its windows.

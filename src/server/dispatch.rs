@@ -1,6 +1,7 @@
 //! From a frame to its answer: the greeting and the operations of the hot path.
 
 use super::desk::Desk;
+use super::orphans::Lease;
 use super::peer::{Peer, Stage};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
@@ -85,6 +86,10 @@ impl Desk {
         }
         peer.session = hello.session;
         peer.heartbeat_ms = hello.heartbeat_ms;
+        for lease in self.hub.orphans.enter(hello.session) {
+            // They count against no window; that of their subscription ended with its connection.
+            peer.holdings.add(lease, 0, 0);
+        }
         peer.stage = Stage::Open;
         let welcome = Welcome {
             version: VERSION,
@@ -166,6 +171,10 @@ impl Desk {
         for (position, settlement) in batch.items().enumerate() {
             let failed = items.next_if(|item| item.position as usize == position).is_some();
             if settlement.verb == Verb::Extend && !failed {
+                if let Some(deadline_ms) = self.hub.engine.lease_end_ms(settlement.token) {
+                    let token = settlement.token;
+                    peer.holdings.extend(Lease { token, deadline_ms });
+                }
                 continue;
             }
             if let Some(freed) = peer.holdings.remove(settlement.token) {

@@ -1,10 +1,11 @@
 //! The deliveries that were handed out on one connection and are not known to have ended.
 //!
-//! They serve two ends: the window of a subscription counts them, and when the connection ends their leases are
-//! shortened to the grace time. A delivery leaves when it is settled on this connection; one that ended
+//! They serve two ends: the window of a subscription counts them, and when the connection ends their leases
+//! become [orphans](super::orphans). A delivery leaves when it is settled on this connection; one that ended
 //! otherwise (its lease ran out, it was settled elsewhere, its job was cancelled) is found by
 //! [`sweep`](Holdings::sweep), so a window never leaks. A lease itself belongs to its token, not to this table.
 
+use super::orphans::Lease;
 use crate::base::job::{JobId, Token};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -42,6 +43,8 @@ struct Holding {
     /// The subscription it was pushed to; 0 for the answer to a RESERVE.
     subscription: u32,
     bytes: u32,
+    /// When its lease ends, as this connection was told.
+    deadline_ms: u64,
 }
 
 /// What a delivery that ended had taken of a window.
@@ -81,14 +84,15 @@ impl Holdings {
 
     /// A delivery was handed out. Returns the earlier delivery of the same job that this one replaces.
     #[inline]
-    pub(super) fn add(&mut self, token: Token, subscription: u32, bytes: u32) -> Option<Freed> {
+    pub(super) fn add(&mut self, lease: Lease, subscription: u32, bytes: u32) -> Option<Freed> {
         self.windowed += usize::from(subscription != 0);
         let holding = Holding {
-            attempt: token.attempt,
+            attempt: lease.token.attempt,
             subscription,
             bytes,
+            deadline_ms: lease.deadline_ms,
         };
-        let replaced = self.by_job.insert(token.id.0, holding)?;
+        let replaced = self.by_job.insert(lease.token.id.0, holding)?;
         Some(self.freed(replaced))
     }
 
@@ -101,6 +105,15 @@ impl Holdings {
         }
         let holding = self.by_job.remove(&token.id.0)?;
         Some(self.freed(holding))
+    }
+
+    /// The lease was extended on this connection.
+    pub(super) fn extend(&mut self, lease: Lease) {
+        if let Some(holding) = self.by_job.get_mut(&lease.token.id.0)
+            && holding.attempt == lease.token.attempt
+        {
+            holding.deadline_ms = lease.deadline_ms;
+        }
     }
 
     fn freed(&mut self, holding: Holding) -> Freed {
@@ -148,11 +161,14 @@ impl Holdings {
         self.by_job.shrink_to(self.prune_at);
     }
 
-    /// All tokens, for the end of the connection.
-    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.by_job.iter().map(|(id, holding)| Token {
-            id: JobId(*id),
-            attempt: holding.attempt,
+    /// All leases, for the end of the connection.
+    pub(super) fn leases(&self) -> impl Iterator<Item = Lease> + '_ {
+        self.by_job.iter().map(|(id, holding)| Lease {
+            token: Token {
+                id: JobId(*id),
+                attempt: holding.attempt,
+            },
+            deadline_ms: holding.deadline_ms,
         })
     }
 }
@@ -168,10 +184,17 @@ mod tests {
         }
     }
 
+    fn lease(job: u32, attempt: u16) -> Lease {
+        Lease {
+            token: token(job, attempt),
+            deadline_ms: 1_000,
+        }
+    }
+
     #[test]
     fn only_the_delivery_that_is_held_is_removed() {
         let mut holdings = Holdings::default();
-        assert_eq!(holdings.add(token(1, 1), 7, 100), None);
+        assert_eq!(holdings.add(lease(1, 1), 7, 100), None);
         assert_eq!(holdings.remove(token(1, 2)), None);
         assert_eq!(holdings.remove(token(2, 1)), None);
         assert_eq!(
@@ -187,26 +210,26 @@ mod tests {
     #[test]
     fn a_later_delivery_of_the_same_job_frees_the_earlier_one() {
         let mut holdings = Holdings::default();
-        holdings.add(token(1, 1), 7, 100);
+        holdings.add(lease(1, 1), 7, 100);
         assert_eq!(
-            holdings.add(token(1, 2), 8, 100),
+            holdings.add(lease(1, 2), 8, 100),
             Some(Freed {
                 subscription: 7,
                 bytes: 100
             })
         );
-        assert_eq!(holdings.tokens().collect::<Vec<_>>(), [token(1, 2)]);
+        assert_eq!(holdings.leases().collect::<Vec<_>>(), [lease(1, 2)]);
     }
 
     #[test]
     fn a_sweep_gives_back_what_ended_elsewhere() {
         let mut holdings = Holdings::default();
         for job in 0..10 {
-            holdings.add(token(job, 1), 7, 10);
+            holdings.add(lease(job, 1), 7, 10);
         }
         let mut bytes = 0;
         holdings.sweep(|token| token.id.slot() % 2 == 0, |freed| bytes += freed.bytes);
-        assert_eq!((bytes, holdings.tokens().count()), (50, 5));
+        assert_eq!((bytes, holdings.leases().count()), (50, 5));
         holdings.detach(7);
         assert!(!holdings.wants_sweep());
     }

@@ -3,6 +3,7 @@
 use super::config::{ServeError, ServerConfig};
 use super::doors::Doors;
 use super::mailbox::Bell;
+use super::orphans::Orphans;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub(super) struct Hub {
     /// Differs from start to start.
     pub(super) boot: u64,
     pub(super) doors: Arc<Doors>,
+    /// Leases of connections that ended.
+    pub(super) orphans: Orphans,
     /// Wakes the flusher: an answer waits for the disk.
     pub(super) flush_bell: Bell,
     /// Wakes the timekeeper and the log's keeper, to end them.
@@ -55,6 +58,7 @@ impl Hub {
             clock,
             boot,
             doors: Arc::new(doors),
+            orphans: Orphans::default(),
             flush_bell: Bell::default(),
             background_bells: Default::default(),
             connections: AtomicUsize::new(0),

@@ -28,6 +28,7 @@ mod holdings;
 mod hub;
 mod listen;
 mod mailbox;
+mod orphans;
 mod outbox;
 mod peer;
 mod reactor;

@@ -1,6 +1,7 @@
 //! Puts deliveries straight from the log into a connection's outbox.
 
 use super::holdings::{Freed, Holdings};
+use super::orphans::Lease;
 use crate::base::job::Token;
 use crate::base::limits;
 use crate::engine::{DeliveryHead, DeliverySink};
@@ -23,6 +24,8 @@ pub(super) const BODY_BYTES_MAX: usize =
 pub(super) struct FrameSink<'a> {
     pub(super) writer: DeliveryWriter<'a>,
     pub(super) holdings: &'a mut Holdings,
+    /// The time from which leases run.
+    pub(super) now_ms: u64,
     /// The subscription whose window they take; 0 for none.
     pub(super) subscription: u32,
     /// Jobs and bytes that are asked for.
@@ -70,9 +73,11 @@ impl DeliverySink for FrameSink<'_> {
             self.unfit.push(head.token);
             return;
         }
-        let replaced = self
-            .holdings
-            .add(head.token, self.subscription, body.len() as u32);
+        let lease = Lease {
+            token: head.token,
+            deadline_ms: self.now_ms + u64::from(head.lease_ms),
+        };
+        let replaced = self.holdings.add(lease, self.subscription, body.len() as u32);
         self.freed.extend(replaced);
         self.writer.push(&entry_of(head), body);
     }

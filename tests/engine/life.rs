@@ -257,9 +257,12 @@ fn a_lease_shortened_by_a_disconnect_ends_early_and_others_do_not() {
         let (a, b) = (world.push(queue, b"a"), world.push(queue, b"b"));
         let jobs = world.reserve(queue, 2);
         world.pass(20);
+        let ends_ms = world.engine().lease_end_ms(jobs[0].token).unwrap();
+        let extended = (jobs[1].token, ends_ms - 1);
+        world.engine().shorten_leases([extended], world.now_ms + 500);
         world
             .engine()
-            .shorten_leases(&[jobs[0].token], world.now_ms + 500);
+            .shorten_leases([(jobs[0].token, ends_ms)], world.now_ms + 500);
         world.pass(400);
         assert_eq!(
             (world.state(a), world.state(b)),

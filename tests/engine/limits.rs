@@ -170,3 +170,25 @@ fn stragglers_do_not_pin_the_log() {
         }
     }
 }
+
+#[test]
+fn jobs_that_expire_in_a_queue_without_workers_do_not_fill_the_slab() {
+    let mut world = World::with(|config| config.slots = 64);
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            keep_finished: 4,
+            ..QueueOptions::default()
+        },
+    );
+    let brief = JobOptions {
+        ttl_ms: 100,
+        ..JobOptions::default()
+    };
+    for _ in 0..20 {
+        (0..50).for_each(|_| _ = world.push_with(queue, b"x", brief));
+        world.pass(200);
+    }
+    let stats = world.engine().queue_stats(queue).unwrap().counts;
+    assert_eq!((stats.expired, stats.ready, stats.kept), (1_000, 0, 4));
+}

@@ -1,4 +1,5 @@
-//! The chained ring. Chunks have three cells here: two for handles, four handles in all, and one for the link.
+//! The chained ring. Chunks have three cells here: two for handles, four handles in all, and one for the
+//! link.
 
 use crate::model;
 use ackring::ring::{ChunkPool, PoolExhausted, Ring};
@@ -175,8 +176,9 @@ fn consumers_that_race_over_a_link_free_its_chunk_once() {
     });
 }
 
-/// Takes the chunk that ring 0 ends in away from it and into ring 1, where all its cells are full: whoever still
-/// looks at it from ring 0 sees cells that look like those it expects, and one that was not overwritten yet.
+/// Takes the chunk that ring 0 ends in away from it and into ring 1, where all its cells are full: whoever
+/// still looks at it from ring 0 sees cells that look like those it expects, and one that was not overwritten
+/// yet.
 fn recycle_from_the_first_ring_into_the_second(shared: &Shared<2>) -> Vec<u32> {
     shared.push(0, &[2, 3, 4, 5, 6, 7]);
     // Frees the first chunk and the one behind it.
@@ -253,8 +255,8 @@ fn a_stale_peek_never_shows_what_belongs_to_another_queue() {
 fn nobody_reads_a_chunk_as_it_was_before_it_was_stamped() {
     model(3, || {
         let shared = Shared::<1>::new(8);
-        // Used chunks, full of handles of an earlier generation. The next batch gets two of them, the second one
-        // with a single handle in it, and the tail points behind that.
+        // Used chunks, full of handles of an earlier generation. The next batch gets two of them, the second
+        // one with a single handle in it, and the tail points behind that.
         let earlier = Ring::new();
         earlier
             .push(&shared.pool, &[91, 92, 93, 94, 95, 96, 97, 98, 81, 82, 83, 84])

@@ -121,8 +121,9 @@ fn slots_are_conserved_when_a_shard_overflows_into_magazines() {
 #[test]
 fn a_taker_finds_a_slot_whatever_way_another_thread_moves_the_free_ones_about() {
     model(3, || {
-        // Four of five are free, in the shard. The fifth one makes the shard overflow: two go into a magazine, where
-        // the taker may have looked already. Then the shard is emptied before the taker comes there.
+        // Four of five are free, in the shard. The fifth one makes the shard overflow: two go into a
+        // magazine, where the taker may have looked already. Then the shard is emptied before the taker comes
+        // there.
         let pool = Arc::new(SlotPool::new(5));
         let mut mine = take(&pool, 5);
         pool.give(&mine.split_off(1));

@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, config, start_with, texts};
 use ackring::server::ServerConfig;
-use ackring::wire::{compose, response};
+use ackring::wire::compose;
 use ackring::{ErrorCode, QueueOptions, Token};
 
 #[test]
@@ -66,34 +66,79 @@ fn a_lease_outlives_its_connection_within_the_grace() {
     again.ack(&held);
 }
 
+/// One reactor, so that connections end in the order in which they are dropped; and a grace to wait for.
+fn short_grace() -> ServerConfig {
+    ServerConfig {
+        threads: 1,
+        grace_ms: 1_000,
+        ..config()
+    }
+}
+
 #[test]
-fn an_extension_after_the_disconnect_saves_the_lease() {
-    let server = start_with(
-        None,
-        ServerConfig {
-            grace_ms: 1_000,
-            ..config()
-        },
-    );
+fn an_extension_from_another_connection_saves_the_lease() {
+    let server = start_with(None, short_grace());
     let mut worker = Peer::connect(&server);
     let mut other = Peer::connect(&server);
     let queue = worker.open("q");
-    worker.enqueue(queue, &["job", "second"]);
-    let held = worker.reserve(&[queue], 1, 0);
+    worker.enqueue(queue, &["before", "after", "unsaved"]);
+    let held = worker.reserve(&[queue], 2, 0);
     let unsaved = worker.reserve(&[queue], 1, 0);
-    let lease_end_ms = |peer: &mut Peer| {
-        let reply = peer.call(|out, c| compose::job_get(out, c, held[0].token.id));
-        response::decode_job(reply.ok()).unwrap().at_ms
-    };
-    let before_ms = lease_end_ms(&mut other);
-    drop(worker);
-    // The server has noticed as soon as the lease is shorter.
-    while lease_end_ms(&mut other) == before_ms {}
     other.settle(|batch| batch.extend(held[0].token, 3_600_000));
-    // The other job comes back when the grace is over; by then this one would have, too.
-    let back = other.reserve(&[queue], 2, 600_000);
+    drop(worker);
+    other.settle(|batch| batch.extend(held[1].token, 3_600_000));
+    // The third job comes back when the grace is over; by then the others would have, too.
+    let back = other.reserve(&[queue], 3, 600_000);
+    assert_eq!(texts(&back), ["unsaved"]);
     assert_eq!(back[0].token.id, unsaved[0].token.id);
     other.ack(&held);
+}
+
+#[test]
+fn a_session_that_returns_keeps_its_leases_beyond_the_grace_until_it_leaves_again() {
+    let server = start_with(None, short_grace());
+    let (mut worker, _) = Peer::with_session(&server, 9);
+    let mut marker = Peer::connect(&server);
+    let mut other = Peer::connect(&server);
+    let queue = worker.open("q");
+    worker.enqueue(queue, &["kept", "extended", "marker"]);
+    let held = worker.reserve(&[queue], 2, 0);
+    marker.reserve(&[queue], 1, 0);
+    drop(worker);
+    let (mut again, _) = Peer::with_session(&server, 9);
+    again.settle(|batch| batch.extend(held[1].token, 3_600_000));
+    // It is lost later than the worker was, so when its job comes back the worker's grace is over as well.
+    drop(marker);
+    let back = other.reserve(&[queue], 3, 600_000);
+    assert_eq!(texts(&back), ["marker"]);
+    assert!(other.reserve(&[queue], 3, 0).is_empty());
+    // Another loss begins another grace. The extended lease is not asked for: where the server noticed the first loss
+    // after the return, the extension took it out of the session's orphans, and it runs to its deadline.
+    drop(again);
+    let mut back = Vec::new();
+    while !texts(&back).contains(&"kept") {
+        back.extend(other.reserve(&[queue], 2, 600_000));
+    }
+    assert!(back.iter().all(|one| one.token.attempt == 2));
+}
+
+#[test]
+fn the_return_of_another_session_or_of_none_keeps_nothing() {
+    let server = start_with(None, short_grace());
+    let (mut worker, _) = Peer::with_session(&server, 9);
+    let mut nameless = Peer::connect(&server);
+    let queue = worker.open("q");
+    worker.enqueue(queue, &["one", "two"]);
+    worker.reserve(&[queue], 1, 0);
+    nameless.reserve(&[queue], 1, 0);
+    drop((worker, nameless));
+    let mut other = Peer::with_session(&server, 10).0;
+    let _none = Peer::connect(&server);
+    let mut back = Vec::new();
+    while back.len() < 2 {
+        back.extend(other.reserve(&[queue], 2, 600_000));
+    }
+    assert!(back.iter().all(|one| one.token.attempt == 2));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Queues by name.
 
-use crate::peer::{Peer, start, texts};
+use crate::peer::{Peer, start, start_in, texts};
 use ackring::wire::{Op, compose, response};
 use ackring::{ErrorCode, JobOptions, JobState, QueueOptions, QueueStats};
 
@@ -93,6 +93,31 @@ fn a_deleted_queue_is_gone_for_those_who_wait_too() {
     assert_eq!(refused.code(), ErrorCode::QueueNotFound);
     assert_ne!(peer.open("q"), queue);
     worker.ping();
+}
+
+#[test]
+fn a_deletion_sent_again_is_known_as_applied() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start_in(directory.path());
+    let (mut peer, _) = Peer::with_session(&server, 42);
+    peer.open("q");
+    let change =
+        |peer: &mut Peer, op, number| peer.call(|out, c| compose::queue_change(out, c, op, number, "q"));
+    change(&mut peer, Op::QueuePause, 1).outcome();
+    change(&mut peer, Op::QueueDelete, 2).outcome();
+    let check = |peer: &mut Peer| {
+        assert_eq!(change(peer, Op::QueuePause, 1).code(), ErrorCode::AlreadyApplied);
+        assert_eq!(change(peer, Op::QueueDelete, 2).code(), ErrorCode::AlreadyApplied);
+        // One that was never applied, and one without a number.
+        assert_eq!(change(peer, Op::QueueDelete, 3).code(), ErrorCode::QueueNotFound);
+        assert_eq!(change(peer, Op::QueueDelete, 0).code(), ErrorCode::QueueNotFound);
+    };
+    check(&mut peer);
+    server.stop().unwrap();
+    let server = start_in(directory.path());
+    let (mut peer, welcome) = Peer::with_session(&server, 42);
+    assert!(welcome.session_known);
+    check(&mut peer);
 }
 
 #[test]

@@ -992,14 +992,15 @@ impl Driver {
         let mut tokens = Vec::new();
         for job in self.model.jobs.values_mut() {
             if job.state == JobState::Leased && self.rng.one_in(3) {
-                tokens.push(Token {
+                let token = Token {
                     id: job.id,
                     attempt: job.attempt,
-                });
+                };
+                tokens.push((token, job.at_ms));
                 job.at_ms = job.at_ms.min(until_ms);
             }
         }
-        self.engine().shorten_leases(&tokens, until_ms);
+        self.engine().shorten_leases(tokens.iter().copied(), until_ms);
         self.note(format!("shorten {tokens:?}"));
     }
 
