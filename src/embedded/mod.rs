@@ -1,6 +1,6 @@
 //! The engine linked into a program: no server, no socket, the same semantics.
 //!
-//! [`Engine`] wraps [`engine::Engine`](crate::engine::Engine) with a clock, the background threads that it needs,
+//! [`Engine`] wraps [`engine::Engine`] with a clock, the background threads that it needs,
 //! and calls that block. Ten lines are a queue that survives a restart:
 //!
 //! ```
@@ -201,7 +201,7 @@ impl Drop for Engine {
             let _ = thread.join();
         }
         // A log that failed was reported to whoever waited for it; drop has nobody to tell.
-        let _ = self.shared.engine.close();
+        let _ = self.shared.engine.close(self.shared.clock.now_ms());
     }
 }
 

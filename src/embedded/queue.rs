@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Bit of a queue's waiting mask that stands for blocked threads of this process; reactors use the lower ones.
 const BLOCKED_BIT: u32 = 63;
-/// One queue of an [`Engine`]. Can be cloned and sent to other threads.
+/// One queue of an [`Engine`](super::Engine). Can be cloned and sent to other threads.
 #[derive(Clone)]
 pub struct Queue {
     shared: Arc<Shared>,
@@ -116,7 +116,7 @@ impl Queue {
         self.shared.engine.queue_stats(self.id)
     }
 
-    /// The queue's number, for [`Engine::core`].
+    /// The queue's number, for [`Engine::core`](super::Engine::core).
     pub fn id(&self) -> QueueId {
         self.id
     }

@@ -373,7 +373,7 @@ pub struct JobHead {
     pub meta_len: U16,
     /// Priority level.
     pub priority: u8,
-    /// 1: an error text follows, 2: a result follows, 4: enqueued under a key.
+    /// 1: an error text follows, 2: a result follows, 4: enqueued under a key, 8: metadata and payload do not follow.
     pub flags: u8,
 }
 
@@ -384,6 +384,8 @@ impl JobHead {
     pub const RESULT: u8 = 2;
     /// The job was enqueued under a key.
     pub const KEYED: u8 = 4;
+    /// The job is over, and neither metadata nor payload follow.
+    pub const BODILESS: u8 = 8;
 }
 
 const _: () = {

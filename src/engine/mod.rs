@@ -249,9 +249,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
-    pub fn close(&self) -> Result<(), Refusal> {
+    pub fn close(&self, now_ms: u64) -> Result<(), Refusal> {
         self.closed.store(true, Ordering::Relaxed);
-        self.sync().map(|_| ())
+        self.durable.close(now_ms).map_err(log_refusal)
     }
 }
 

@@ -264,8 +264,12 @@ impl Engine {
     ) -> Result<Option<(LogPosition, LogPosition, LogPosition)>, LogError> {
         let (word, fields) = (look.word, &look.fields);
         let (error, result) = self.notes(volatile, fields.note, word.has(RESULT));
-        let mut data = None;
-        BodyReader::new(self).read(volatile, slot, fields, |body| data = Some(body.to_vec()));
+        // Nobody asks for the body of a job that is over; copying it on and on would fill the log with it.
+        let is_over = word.phase().is_finished();
+        let mut data = is_over.then(Vec::new);
+        if !is_over {
+            BodyReader::new(self).read(volatile, slot, fields, |body| data = Some(body.to_vec()));
+        }
         let Some(data) = data else { return Ok(None) };
         let has = |note: &Option<Vec<u8>>, flag: u8| if note.is_some() { flag } else { 0 };
         let head = JobHead {
@@ -282,7 +286,8 @@ impl Engine {
             priority: fields.priority,
             flags: has(&error, JobHead::ERROR)
                 | has(&result, JobHead::RESULT)
-                | if word.has(KEYED) { JobHead::KEYED } else { 0 },
+                | if word.has(KEYED) { JobHead::KEYED } else { 0 }
+                | if is_over { JobHead::BODILESS } else { 0 },
         };
         let mut body = head.as_bytes().to_vec();
         body.extend_from_slice(&data);

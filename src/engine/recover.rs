@@ -334,8 +334,11 @@ impl Recovery {
     fn job(&mut self, body: &[u8], body_at: LogPosition) -> Option<()> {
         let (head, rest) = JobHead::ref_from_prefix(body).ok()?;
         let id = JobId(head.id.get());
-        let data_len =
-            crate::base::entry::pad8(head.payload_len.get() as usize + usize::from(head.meta_len.get()));
+        let data_len = if head.flags & JobHead::BODILESS != 0 {
+            0
+        } else {
+            crate::base::entry::pad8(head.payload_len.get() as usize + usize::from(head.meta_len.get()))
+        };
         let data_at = body_at.plus(size_of::<JobHead>() as u32);
         rest.get(..data_len)?;
         let notes_at = data_at.plus(data_len as u32);

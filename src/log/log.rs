@@ -225,7 +225,8 @@ impl Log {
         true
     }
 
-    /// The background agent: makes and prepares spares, recycles, and syncs every [`limits::SYNC_INTERVAL_MS`].
+    /// The background agent: makes and prepares spares, recycles, and syncs every
+    /// [`SYNC_INTERVAL_MS`](crate::base::limits::SYNC_INTERVAL_MS).
     /// Does at most about `budget` of these things and returns how many it did. May block on the disk. To be
     /// called several times a second by one thread; more do no harm.
     pub fn step(&self, now_ms: u64, budget: usize) -> usize {

@@ -191,7 +191,7 @@ impl Server {
         if is_running {
             self.hub
                 .engine
-                .close()
+                .close(self.hub.clock.now_ms())
                 .map_err(|refusal| ServeError::Log(refusal.text))?;
         }
         Ok(())

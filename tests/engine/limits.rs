@@ -192,3 +192,36 @@ fn jobs_that_expire_in_a_queue_without_workers_do_not_fill_the_slab() {
     let stats = world.engine().queue_stats(queue).unwrap().counts;
     assert_eq!((stats.expired, stats.ready, stats.kept), (1_000, 0, 4));
 }
+
+#[test]
+fn finished_jobs_that_are_kept_do_not_fill_the_log_with_their_payloads() {
+    let mut world = World::with(|config| config.log_bytes_max = 16 * 64 * 1024);
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            keep_finished: 1_000,
+            ..QueueOptions::default()
+        },
+    );
+    let mut last = None;
+    for _ in 0..1_500 {
+        let refused_until_tidy = world.try_push(queue, &[(&[1; 2_000], JobOptions::default())]);
+        if refused_until_tidy.is_err() {
+            world.tidy_log();
+            world.push(queue, &[1; 2_000]);
+        }
+        let job = world.reserve_one(queue);
+        world.settle(|batch| batch.ack(job.token, Some(b"result")));
+        last = Some(job.token.id);
+    }
+    for _ in 0..2 {
+        let done = world.job(last.unwrap());
+        assert_eq!(
+            (done.state, done.result.as_deref()),
+            (JobState::Done, Some(&b"result"[..]))
+        );
+        assert_eq!(world.engine().queue_stats(queue).unwrap().counts.kept, 1_000);
+        world.tidy_log();
+        world.crash();
+    }
+}

@@ -322,3 +322,33 @@ fn memory_jobs_go_with_the_process_and_logged_ones_do_not() {
         durability
     );
 }
+
+#[test]
+fn damage_to_the_last_job_before_an_orderly_end_is_not_taken_for_a_torn_tail() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = ackring::EngineConfig {
+        directory: Some(directory.path().to_owned()),
+        slots: 64,
+        segment_bytes: 64 * 1024,
+        ..ackring::EngineConfig::default()
+    };
+    let engine = ackring::Engine::with(config.clone()).unwrap();
+    engine
+        .queue("q")
+        .unwrap()
+        .enqueue(b"a payload to be found again")
+        .unwrap();
+    drop(engine);
+    for entry in std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if let Some(at) = bytes.windows(9).position(|window| window == b"a payload") {
+            bytes[at] ^= 1;
+            std::fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+    let error = ackring::Engine::with(config)
+        .err()
+        .expect("the damage was passed over")
+        .to_string();
+    assert!(error.contains("corrupt"), "{error}");
+}
