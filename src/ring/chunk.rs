@@ -23,7 +23,7 @@ use crossbeam_utils::CachePadded;
 
 /// Words of a chunk: the header and the cells. Tiny under loom, so that chunks fill and are reused in short
 /// models.
-pub(super) const WORDS: usize = if cfg!(loom) { 4 } else { 16 };
+pub(super) const WORDS: usize = if cfg!(loom) { 5 } else { 16 };
 /// Cells of a chunk. The last one takes only a LINK.
 pub(super) const CELLS: usize = WORDS - 1;
 /// Handles that fit into one chunk.

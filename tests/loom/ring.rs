@@ -1,5 +1,6 @@
-//! The chained ring. Chunks have three cells here: two for handles, four handles in all, and one for the
-//! link.
+//! The chained ring. Chunks have four cells here: three for handles, six handles in all, and one for the link.
+//! (Three cells would be too few: what can go wrong in the usual short way of a push needs one more behind the
+//! tail's.)
 
 use crate::model;
 use ackring::ring::{ChunkPool, PoolExhausted, Ring};
@@ -114,17 +115,17 @@ fn two_producers_and_two_consumers_lose_and_repeat_nothing() {
 fn a_batch_is_seen_whole_or_not_at_all() {
     model(3, || {
         let shared = Shared::<1>::new(4);
-        let producer = spawn(&shared, |s| s.push(0, &[1, 2, 3, 4, 5, 6]));
+        let producer = spawn(&shared, |s| s.push(0, &[1, 2, 3, 4, 5, 6, 7, 8]));
         let other = spawn(&shared, |s| s.push(0, &[11, 12]));
         let seen = shared.pop(0, 16);
         producer.join().unwrap();
         other.join().unwrap();
         let all = [seen.clone(), shared.drain(0)].concat();
-        for batch in [&[1, 2, 3, 4, 5, 6][..], &[11, 12]] {
+        for batch in [&[1, 2, 3, 4, 5, 6, 7, 8][..], &[11, 12]] {
             let count = seen.iter().filter(|handle| batch.contains(handle)).count();
             assert!(count == 0 || count == batch.len(), "{seen:?}");
         }
-        check_orders(&all, &[&[1, 2, 3, 4, 5, 6], &[11, 12]]);
+        check_orders(&all, &[&[1, 2, 3, 4, 5, 6, 7, 8], &[11, 12]]);
         shared.check_nothing_is_left();
     });
 }
@@ -167,12 +168,14 @@ fn consumers_that_race_over_a_link_free_its_chunk_once() {
         shared.check_nothing_is_left();
         // A chunk that was freed twice would now be in two rings.
         let fresh = Ring::new();
-        fresh.push(&shared.pool, &[21, 22, 23, 24, 25, 26]).unwrap();
-        shared.push(0, &[31, 32, 33, 34, 35, 36]);
-        let mut out = [0; 8];
-        assert_eq!(fresh.pop(&shared.pool, &mut out), 6);
-        assert_eq!(out[..6], [21, 22, 23, 24, 25, 26]);
-        assert_eq!(shared.drain(0), [31, 32, 33, 34, 35, 36]);
+        fresh
+            .push(&shared.pool, &[21, 22, 23, 24, 25, 26, 27, 28])
+            .unwrap();
+        shared.push(0, &[31, 32, 33, 34, 35, 36, 37, 38]);
+        let mut out = [0; 9];
+        assert_eq!(fresh.pop(&shared.pool, &mut out), 8);
+        assert_eq!(out[..8], [21, 22, 23, 24, 25, 26, 27, 28]);
+        assert_eq!(shared.drain(0), [31, 32, 33, 34, 35, 36, 37, 38]);
     });
 }
 
@@ -180,11 +183,11 @@ fn consumers_that_race_over_a_link_free_its_chunk_once() {
 /// still looks at it from ring 0 sees cells that look like those it expects, and one that was not overwritten
 /// yet.
 fn recycle_from_the_first_ring_into_the_second(shared: &Shared<2>) -> Vec<u32> {
-    shared.push(0, &[2, 3, 4, 5, 6, 7]);
+    shared.push(0, &[2, 3, 4, 5, 6, 7, 8, 9]);
     // Frees the first chunk and the one behind it.
     let popped = shared.pop(0, 16);
     // Takes the dummy of the free queue, and then that first chunk.
-    shared.push(1, &[21, 22, 23, 24, 25, 26, 27, 28]);
+    shared.push(1, &[21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
     popped
 }
 
@@ -197,8 +200,8 @@ fn a_stale_producer_never_fills_a_chunk_that_now_mimics_its_own() {
         let mut first = recycle_from_the_first_ring_into_the_second(&shared);
         producer.join().unwrap();
         first.extend(shared.drain(0));
-        check_orders(&first, &[&[1, 2, 3, 4, 5, 6, 7], &[11]]);
-        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28]);
+        check_orders(&first, &[&[1, 2, 3, 4, 5, 6, 7, 8, 9], &[11]]);
+        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
         shared.check_nothing_is_left();
     });
 }
@@ -212,8 +215,8 @@ fn a_stale_producer_of_a_batch_never_links_it_into_another_queue() {
         let mut first = recycle_from_the_first_ring_into_the_second(&shared);
         producer.join().unwrap();
         first.extend(shared.drain(0));
-        check_orders(&first, &[&[1, 2, 3, 4, 5, 6, 7], &[11, 12, 13]]);
-        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28]);
+        check_orders(&first, &[&[1, 2, 3, 4, 5, 6, 7, 8, 9], &[11, 12, 13]]);
+        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
         shared.check_nothing_is_left();
     });
 }
@@ -228,8 +231,8 @@ fn a_stale_consumer_never_takes_what_belongs_to_another_queue() {
         first.extend(consumer.join().unwrap());
         first.extend(shared.drain(0));
         first.sort_unstable();
-        assert_eq!(first, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28]);
+        assert_eq!(first, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
         shared.check_nothing_is_left();
     });
 }
@@ -246,7 +249,7 @@ fn a_stale_peek_never_shows_what_belongs_to_another_queue() {
         });
         recycle_from_the_first_ring_into_the_second(&shared);
         let seen = looker.join().unwrap();
-        let whole = [1, 2, 3, 4, 5, 6, 7];
+        let whole = [1, 2, 3, 4, 5, 6, 7, 8, 9];
         assert!(seen.is_empty() || whole.starts_with(&seen), "{seen:?}");
     });
 }
@@ -258,19 +261,18 @@ fn nobody_reads_a_chunk_as_it_was_before_it_was_stamped() {
         // Used chunks, full of handles of an earlier generation. The next batch gets two of them, the second
         // one with a single handle in it, and the tail points behind that.
         let earlier = Ring::new();
-        earlier
-            .push(&shared.pool, &[91, 92, 93, 94, 95, 96, 97, 98, 81, 82, 83, 84])
-            .unwrap();
-        assert_eq!(earlier.pop(&shared.pool, &mut [0; 12]), 12);
+        let used: Vec<u32> = (80..98).collect();
+        earlier.push(&shared.pool, &used).unwrap();
+        assert_eq!(earlier.pop(&shared.pool, &mut [0; 18]), 18);
         assert!(earlier.release_idle(&shared.pool));
         // This takes the first dummy, which was never used, out of the way.
         earlier.push(&shared.pool, &[99]).unwrap();
         let producer = spawn(&shared, |s| s.push(0, &[11]));
         let consumer = spawn(&shared, |s| s.pop(0, 8));
-        shared.push(0, &[1, 2, 3, 4, 5]);
+        shared.push(0, &[1, 2, 3, 4, 5, 6, 7]);
         producer.join().unwrap();
         let all = [consumer.join().unwrap(), shared.drain(0)].concat();
-        check_orders(&all, &[&[1, 2, 3, 4, 5], &[11]]);
+        check_orders(&all, &[&[1, 2, 3, 4, 5, 6, 7], &[11]]);
         shared.check_only(1);
     });
 }
@@ -353,8 +355,8 @@ fn a_pool_that_runs_out_refuses_whole_batches_and_leaks_nothing() {
                 Ok(()) => handles.to_vec(),
                 Err(PoolExhausted) => Vec::new(),
             };
-        let other = spawn(&shared, move |s| try_push(s, 0, &[1, 2, 3, 4, 5, 6]));
-        let second = try_push(&shared, 1, &[21, 22, 23, 24, 25, 26]);
+        let other = spawn(&shared, move |s| try_push(s, 0, &[1, 2, 3, 4, 5, 6, 7, 8]));
+        let second = try_push(&shared, 1, &[21, 22, 23, 24, 25, 26, 27, 28]);
         let first = other.join().unwrap();
         assert_eq!(shared.drain(0), first);
         assert_eq!(shared.drain(1), second);
