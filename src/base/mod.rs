@@ -10,6 +10,9 @@ pub mod crc;
 pub mod entry;
 pub mod job;
 pub mod limits;
+#[cfg(feature = "engine")]
+#[doc(hidden)]
+pub mod plant;
 pub mod queue;
 #[cfg(feature = "engine")]
 pub mod sync;

@@ -1,0 +1,95 @@
+//! Bugs on purpose: each a way in which a queue has lost or repeated jobs, to show that the simulation finds it.
+//!
+//! They exist only in a build with `RUSTFLAGS="--cfg planted"`, which nothing that ships is built with (no feature
+//! of the crate can turn it on); there the environment variable `ACKRING_PLANT` names the one to be active. In every
+//! other build [`is_planted`] is `false` at compile time and the bugs are not in the program.
+
+/// A planted bug. Its name in `ACKRING_PLANT` is the one given by [`name`](Self::name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// An answer that waits for the disk is sent before the sync.
+    ConfirmBeforeSync,
+    /// The directory is not synced after a segment file got its name.
+    SkipDirectorySync,
+    /// A segment is used again while copies of its jobs are not durable.
+    RecycleEarly,
+    /// An attempt is logged after the job was handed out.
+    CountAttemptLate,
+    /// The durable prefix runs over a record that is not committed.
+    PublishHole,
+    /// A settlement under an old attempt is taken for the present one.
+    AcceptStaleToken,
+    /// Recovery does not bring the idempotency keys back.
+    ForgetKey,
+    /// Recovery does not watch the deadline of a job that was leased.
+    LoseLeaseTimer,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Plant; 8] = [
+        Plant::ConfirmBeforeSync,
+        Plant::SkipDirectorySync,
+        Plant::RecycleEarly,
+        Plant::CountAttemptLate,
+        Plant::PublishHole,
+        Plant::AcceptStaleToken,
+        Plant::ForgetKey,
+        Plant::LoseLeaseTimer,
+    ];
+
+    /// What it is called in `ACKRING_PLANT`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Plant::ConfirmBeforeSync => "confirm-before-sync",
+            Plant::SkipDirectorySync => "skip-directory-sync",
+            Plant::RecycleEarly => "recycle-early",
+            Plant::CountAttemptLate => "count-attempt-late",
+            Plant::PublishHole => "publish-hole",
+            Plant::AcceptStaleToken => "accept-stale-token",
+            Plant::ForgetKey => "forget-key",
+            Plant::LoseLeaseTimer => "lose-lease-timer",
+        }
+    }
+}
+
+/// Whether the bug is active: never, in a build that ships.
+#[cfg(not(planted))]
+#[inline(always)]
+pub const fn is_planted(_: Plant) -> bool {
+    false
+}
+
+/// Whether `ACKRING_PLANT` names the bug.
+///
+/// # Panics
+/// When it names one that does not exist.
+#[cfg(planted)]
+pub fn is_planted(plant: Plant) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<Plant>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let name = std::env::var("ACKRING_PLANT").ok()?;
+        let known = Plant::ALL.into_iter().find(|plant| plant.name() == name);
+        assert!(known.is_some(), "ACKRING_PLANT={name} is not a planted bug");
+        known
+    });
+    *chosen == Some(plant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names = Plant::ALL.map(Plant::name);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[cfg(not(planted))]
+    #[test]
+    fn an_ordinary_build_has_none() {
+        assert!(Plant::ALL.into_iter().all(|plant| !is_planted(plant)));
+    }
+}
