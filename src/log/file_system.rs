@@ -23,6 +23,9 @@ struct LockedDirectory {
     _lock: File,
 }
 
+#[derive(Debug)]
+struct OpenFile(File);
+
 /// Wraps what the system answered in what was being done.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
@@ -85,7 +88,7 @@ impl DiskDirectory for LockedDirectory {
     fn open(&self, name: &str, to_write: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(to_write).open(self.path.join(name))?;
-        Ok(Box::new(file))
+        Ok(Box::new(OpenFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -97,7 +100,7 @@ impl DiskDirectory for LockedDirectory {
             .truncate(true)
             .mode(0o600)
             .open(self.path.join(name))?;
-        Ok(Box::new(file))
+        Ok(Box::new(OpenFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -113,30 +116,30 @@ impl DiskDirectory for LockedDirectory {
     }
 }
 
-impl DiskFile for File {
+impl DiskFile for OpenFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(self, buffer, offset)
+        self.0.read_exact_at(buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        self.0.write_all_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(self)?)
+        Ok(rustix::fs::fdatasync(&self.0)?)
     }
 
     fn forget_clean_pages(&self, len: Option<u64>) {
         // Best effort: not every file system knows the advice, and one that does not is not worse off.
         let len = len.and_then(std::num::NonZeroU64::new);
-        let _ = rustix::fs::fadvise(self, 0, len, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.0, 0, len, Advice::DontNeed);
     }
 
     fn map(&self, len: usize) -> io::Result<Region> {
-        Region::of_file(self, len)
+        Region::of_file(&self.0, len)
     }
 }
