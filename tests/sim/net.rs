@@ -4,6 +4,7 @@
 //! not at all; buffers are small; a connection ends in the middle of anything, and its two ends learn of that at
 //! different times. What the server is told of readiness is what an edge-triggered poll tells it, no more.
 
+use crate::disk::SimDisk;
 use crate::rng::Rng;
 use ackring::server::machine::{Net, NetStream, Ready, Wake};
 use std::cell::RefCell;
@@ -140,6 +141,10 @@ struct Fabric {
     counts: NetCounts,
     /// Whether the network misbehaves.
     faulty: bool,
+    /// The machine that the server runs on: what it writes after it stopped was never written.
+    machine: SimDisk,
+    /// Writes of the server until the machine stops.
+    die_in: Option<u64>,
 }
 
 /// What a client's read brings.
@@ -156,7 +161,8 @@ pub enum Read {
 pub struct SimNet(Rc<RefCell<Fabric>>);
 
 impl SimNet {
-    pub fn new(seed: u64) -> Self {
+    /// A network for a server on the machine with that disk.
+    pub fn new(seed: u64, machine: SimDisk) -> Self {
         Self(Rc::new(RefCell::new(Fabric {
             rng: Rng::new(seed, "net"),
             now_ms: 0,
@@ -168,7 +174,14 @@ impl SimNet {
             news: Vec::new(),
             counts: NetCounts::default(),
             faulty: true,
+            machine,
+            die_in: None,
         })))
+    }
+
+    /// The machine stops at the server's write that is `writes` from now (1: the next).
+    pub fn die_in(&self, writes: u64) {
+        self.0.borrow_mut().die_in = Some(writes);
     }
 
     pub fn counts(&self) -> NetCounts {
@@ -344,6 +357,7 @@ impl SimNet {
     pub fn server_died(&self, quietly: bool) {
         let mut fabric = self.0.borrow_mut();
         fabric.listening = false;
+        fabric.die_in = None;
         fabric.backlog.clear();
         fabric.news.iter_mut().for_each(BTreeSet::clear);
         let ids: Vec<u64> = fabric.links.keys().copied().collect();
@@ -392,6 +406,17 @@ impl Link {
 }
 
 impl Fabric {
+    /// A write of the server begins; it may be the one at which the machine stops.
+    fn count_down(&mut self) {
+        if let Some(left) = &mut self.die_in {
+            *left -= 1;
+            if *left == 0 {
+                self.die_in = None;
+                self.machine.stop();
+            }
+        }
+    }
+
     fn tell(&mut self, id: u64) {
         if let Some(link) = self.links.get(&id)
             && let Some((reactor, _)) = link.watched
@@ -657,6 +682,10 @@ impl NetStream for ServerEnd {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut fabric = self.net.0.borrow_mut();
+        fabric.count_down();
+        if fabric.machine.is_off() {
+            return Ok(bytes.len());
+        }
         interrupt(&mut fabric)?;
         let presses = fabric.faulty && fabric.rng.per_mille(60);
         let Fabric {
@@ -693,7 +722,8 @@ impl NetStream for ServerEnd {
 
     fn finish_writing(&self) {
         let mut fabric = self.net.0.borrow_mut();
-        if let Some(link) = fabric.links.get_mut(&self.id) {
+        if !fabric.machine.is_off()
+            && let Some(link) = fabric.links.get_mut(&self.id) {
             link.down.close.get_or_insert(Close::Fin);
         }
     }
@@ -711,10 +741,16 @@ fn interrupt(fabric: &mut Fabric) -> io::Result<()> {
 impl Drop for ServerEnd {
     fn drop(&mut self) {
         let mut fabric = self.net.0.borrow_mut();
-        let Fabric { rng, links, .. } = &mut *fabric;
+        let Fabric {
+            rng, links, machine, ..
+        } = &mut *fabric;
         let Some(link) = links.get_mut(&self.id) else {
             return;
         };
+        if machine.is_off() {
+            // What becomes of it is said when the machine's end is.
+            return;
+        }
         if !std::mem::replace(&mut link.server_open, false) {
             return;
         }
