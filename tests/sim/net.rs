@@ -78,8 +78,7 @@ struct Pipe {
 
 impl Pipe {
     fn room(&self) -> usize {
-        self.capacity
-            .saturating_sub(self.sent.len() + self.arrived.len())
+        self.capacity.saturating_sub(self.sent.len() + self.arrived.len())
     }
 
     fn has_news(&self) -> bool {
@@ -193,7 +192,10 @@ impl SimNet {
         let mut fabric = self.0.borrow_mut();
         fabric.faulty = faulty;
         if !faulty {
-            fabric.links.values_mut().for_each(|link| link.stalled_until_ms = 0);
+            fabric
+                .links
+                .values_mut()
+                .for_each(|link| link.stalled_until_ms = 0);
         }
     }
 
@@ -385,10 +387,9 @@ impl SimNet {
     pub fn is_idle(&self) -> bool {
         let fabric = self.0.borrow();
         fabric.backlog.is_empty()
-            && fabric
-                .links
-                .values()
-                .all(|link| !link.up.can_move() && !link.down.can_move() && !link.pressed && link.notice.is_none())
+            && fabric.links.values().all(|link| {
+                !link.up.can_move() && !link.down.can_move() && !link.pressed && link.notice.is_none()
+            })
     }
 }
 
@@ -547,8 +548,12 @@ impl Fabric {
 
     /// The end of a lost connection that did not know learns of it.
     fn notice(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some((end, _)) = link.notice.take() else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        let Some((end, _)) = link.notice.take() else {
+            return;
+        };
         let pipe = match end {
             End::Server => &mut link.up,
             End::Client => &mut link.down,
@@ -723,7 +728,8 @@ impl NetStream for ServerEnd {
     fn finish_writing(&self) {
         let mut fabric = self.net.0.borrow_mut();
         if !fabric.machine.is_off()
-            && let Some(link) = fabric.links.get_mut(&self.id) {
+            && let Some(link) = fabric.links.get_mut(&self.id)
+        {
             link.down.close.get_or_insert(Close::Fin);
         }
     }

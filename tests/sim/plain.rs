@@ -120,7 +120,11 @@ impl Client {
             Op::Hello if !is_error => compose::queue_open(&mut self.output, 2, QUEUE),
             Op::QueueOpen if !is_error => {
                 self.queue = response::decode_handle(body).ok();
-                if self.task.is_some() { self.send() } else { self.next_task() }
+                if self.task.is_some() {
+                    self.send()
+                } else {
+                    self.next_task()
+                }
             }
             Op::Enqueue | Op::Reserve | Op::Settle => {
                 let Some((_, task)) = self.task.take() else {

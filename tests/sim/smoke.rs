@@ -1,9 +1,9 @@
 //! The short runs that every change has to pass.
 
 use crate::actor::Cast;
+use crate::plain;
 use crate::run::{run, run_all};
 use crate::trace::Trace;
-use crate::plain;
 use ackring::EngineConfig;
 
 fn plain_cast(_seed: u64, _trace: &Trace) -> (EngineConfig, u32, Cast) {

@@ -53,6 +53,10 @@ impl Trace {
     pub fn last(&self) -> String {
         let inner = self.0.borrow();
         let lines: Vec<&str> = inner.last.iter().map(String::as_str).collect();
-        format!("({} lines before)\n{}", inner.lines - lines.len() as u64, lines.join("\n"))
+        format!(
+            "({} lines before)\n{}",
+            inner.lines - lines.len() as u64,
+            lines.join("\n")
+        )
     }
 }

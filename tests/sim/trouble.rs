@@ -31,7 +31,8 @@ impl World {
         } else if is(weather.failed_sync) {
             if self.life.is_some() {
                 let passing = self.rng.below(6);
-                self.trace.note(format!("the sync after {passing} others will fail"));
+                self.trace
+                    .note(format!("the sync after {passing} others will fail"));
                 self.disk.fail_sync_in(passing);
             }
         } else if is(weather.full_disk) {
@@ -41,14 +42,20 @@ impl World {
             let by_ms = self.rng.range(1, by_ms) as i64;
             let is_back = self.rng.per_mille(600);
             self.wall_step_ms += if is_back { -by_ms } else { by_ms };
-            self.trace.note(format!("the wall clock steps, by {} ms in all", self.wall_step_ms));
+            self.trace.note(format!(
+                "the wall clock steps, by {} ms in all",
+                self.wall_step_ms
+            ));
             self.tally.note(if is_back {
                 "wall clock steps back"
             } else {
                 "wall clock steps forward"
             });
         }
-        if self.full_until_ms.is_some_and(|until_ms| until_ms <= self.elapsed_ms) {
+        if self
+            .full_until_ms
+            .is_some_and(|until_ms| until_ms <= self.elapsed_ms)
+        {
             self.free_disk();
         }
     }
@@ -68,7 +75,8 @@ impl World {
         let for_ms = self.rng.pick(&[20, 400, 4_000]);
         self.disk.set_capacity(self.disk.used() + room);
         self.full_until_ms = Some(self.elapsed_ms + for_ms);
-        self.trace.note(format!("the disk has room for {room} bytes, for {for_ms} ms"));
+        self.trace
+            .note(format!("the disk has room for {room} bytes, for {for_ms} ms"));
     }
 
     fn free_disk(&mut self) {
@@ -88,12 +96,15 @@ impl World {
             0 => self.disk.stop(),
             1 | 2 => {
                 let calls = self.rng.range(1, 30);
-                self.trace.note(format!("the machine will stop at a call to the disk, in {calls}"));
+                self.trace
+                    .note(format!("the machine will stop at a call to the disk, in {calls}"));
                 self.disk.die_in(calls);
             }
             _ => {
                 let writes = self.rng.range(1, 12);
-                self.trace.note(format!("the machine will stop at a write to a client, in {writes}"));
+                self.trace.note(format!(
+                    "the machine will stop at a write to a client, in {writes}"
+                ));
                 self.net.die_in(writes);
             }
         }
@@ -137,7 +148,11 @@ impl World {
         }
         match closed {
             Ok(()) => {
-                assert_eq!(self.ending, Ending::Stopping, "closed in good order after a failure");
+                assert_eq!(
+                    self.ending,
+                    Ending::Stopping,
+                    "closed in good order after a failure"
+                );
                 self.end_life(Crash::Stop, false);
                 // Everything is on the disk, so the power may go as well.
                 if self.rng.per_mille(500) {
@@ -196,8 +211,14 @@ impl World {
                 break life;
             }
         };
-        self.judge
-            .recovered(life.machine.engine(), &life.summary, self.clock_ahead_ms + self.elapsed_ms);
+        // The wall clock may have been set back; the server's own goes on.
+        let behind_ms = life.machine.engine().opened_ms().saturating_sub(self.now_ms());
+        self.clock_ahead_ms += behind_ms;
+        self.judge.recovered(
+            life.machine.engine(),
+            &life.summary,
+            self.clock_ahead_ms + self.elapsed_ms,
+        );
         self.life = Some(life);
     }
 
@@ -214,7 +235,8 @@ impl World {
             now_ms,
         );
         if self.disk.is_off() {
-            self.trace.note(format!("the machine stops in attempt {attempt} to start"));
+            self.trace
+                .note(format!("the machine stops in attempt {attempt} to start"));
             self.tally.note("crashes in recovery");
             self.life = started.ok();
             self.net.server_died(false);
@@ -238,7 +260,8 @@ impl World {
             }
             Err(error) => {
                 self.trace.note(format!("the server does not start: {error}"));
-                let was_planned = self.disk.counters().syncs_failed > failed_before || self.full_until_ms.is_some();
+                let was_planned =
+                    self.disk.counters().syncs_failed > failed_before || self.full_until_ms.is_some();
                 assert!(was_planned, "the server does not start: {error}");
                 self.tally.note("starts that failed");
                 self.disk.crash_kill();

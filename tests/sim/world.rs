@@ -158,7 +158,10 @@ impl World {
         self.judge.settle();
         let mut left = turns_max;
         while self.life.is_none() || self.ending != Ending::No || !self.judge.is_settled() {
-            assert!(left > 0, "nothing goes wrong any more, and still it does not come to an end");
+            assert!(
+                left > 0,
+                "nothing goes wrong any more, and still it does not come to an end"
+            );
             left -= 1;
             self.turn();
         }
@@ -280,7 +283,11 @@ impl World {
             97..99 => self.rng.range(1, 6_000),
             _ => self.rng.range(1, 90_000),
         };
-        self.tally.note(if step_ms > 5_000 { "time jumps" } else { "time steps" });
+        self.tally.note(if step_ms > 5_000 {
+            "time jumps"
+        } else {
+            "time steps"
+        });
         self.elapsed_ms += step_ms;
         self.net.tick(self.elapsed_ms);
         self.trace.note(format!("{}: {step_ms} ms pass", self.now_ms()));
