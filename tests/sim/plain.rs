@@ -4,8 +4,11 @@
 use crate::actor::{Actor, Cast, Crash, Judge};
 use ackring::engine::{Engine, EngineConfig, RecoverySummary};
 use ackring::wire::compose::{self, ReserveFields};
-use ackring::wire::{DeliveryBatch, FrameDecoder, Hello, Op, Outcome, response};
-use ackring::{Durability, EnqueueBuilder, JobOptions, QueueOptions, SettleBuilder, Token, limits};
+use ackring::wire::{DeliveryBatch, ErrorReply, FrameDecoder, Hello, Op, Outcome, response};
+use ackring::{
+    Class, Durability, EnqueueBuilder, ErrorCode, ItemError, JobOptions, QueueOptions, SettleBuilder, Token,
+    limits,
+};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -130,12 +133,30 @@ impl Client {
                 let Some((_, task)) = self.task.take() else {
                     return;
                 };
-                if !is_error && let Some(next) = self.learn(&task, body) {
-                    return self.begin(next);
+                let next = if is_error {
+                    self.refused(task, body)
+                } else {
+                    self.learn(&task, body)
+                };
+                match next {
+                    Some(next) => self.begin(next),
+                    None => self.next_task(),
                 }
-                self.next_task();
             }
             _ => self.gives_up = true,
+        }
+    }
+
+    /// A refused ack is tried again, unless it was applied before.
+    fn refused(&mut self, task: Task, body: &[u8]) -> Option<Task> {
+        let code = ErrorReply::decode(body).unwrap().number;
+        match task {
+            Task::Ack(_, job) if code == ErrorCode::AlreadyApplied as u16 => {
+                self.book.borrow_mut().acked.insert(job);
+                None
+            }
+            Task::Ack(..) => Some(task),
+            _ => None,
         }
     }
 
@@ -160,7 +181,8 @@ impl Client {
             }
             Task::Ack(_, job) => {
                 let outcome = Outcome::decode(body).unwrap();
-                if outcome.items.is_empty() {
+                let is_lost = |item: &ItemError| item.code.class() != Class::Success;
+                if !outcome.items.iter().any(is_lost) {
                     book.acked.insert(*job);
                 }
                 None
