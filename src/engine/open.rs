@@ -43,6 +43,7 @@ impl Engine {
                 config.memory_bytes_max
             },
             salvage: config.salvage,
+            disk: config.disk.clone(),
         };
         let (durable, report) = Log::open(log_config, now_ms, &mut |record| recovery.visit(record))?;
         if let Some(slots) = recovery.slots_needed {
@@ -50,6 +51,8 @@ impl Engine {
                 "the log holds jobs in {slots} slots; open with at least as many"
             )));
         }
+        // Deadlines were set by a clock that may have been set back since; time goes on from where they were set.
+        let now_ms = now_ms.max(recovery.latest_ms);
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
@@ -62,6 +65,7 @@ impl Engine {
             segment_bytes: config.segment_bytes,
             log_bytes_max: config.memory_bytes_max,
             salvage: false,
+            disk: config.disk,
         };
         let (volatile, _) = Log::open(volatile_config, now_ms, &mut |_| {})?;
         recovery.raise(report.note_max as u32);
@@ -92,6 +96,7 @@ impl Engine {
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
+            opened_ms: now_ms,
             generation_told: AtomicU32::new(0),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
