@@ -6,3 +6,7 @@
 )]
 
 mod disk;
+mod log_random;
+mod log_symptoms;
+mod log_world;
+mod runs;
