@@ -1,6 +1,6 @@
 //! What a history is made of, drawn from its seed: small limits, so that every one of them is hit all the time.
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use ackring::engine::EngineConfig;
 use ackring::{Backoff, Durability, QueueOptions};
 
@@ -60,23 +60,23 @@ pub struct Plan {
 
 impl Plan {
     /// `size` scales how much is done: 1 for a short history.
-    pub fn draw(dice: &mut Dice, size: u32) -> Self {
-        let mut queues: Vec<_> = (0..dice.between(1, 3)).map(|n| queue(dice, n, false)).collect();
-        if dice.chance(25) {
+    pub fn draw(dice: &mut Rng, size: u32) -> Self {
+        let mut queues: Vec<_> = (0..dice.range(1, 3)).map(|n| queue(dice, n, false)).collect();
+        if dice.per_mille(250) {
             queues.push(queue(dice, 9, true));
         }
         let segment_bytes = 64 * 1024;
-        let segments = *dice.pick(&[4, 4, 5, 6, 8]);
+        let segments = dice.pick(&[4, 4, 5, 6, 8]);
         Self {
             queues,
             parties: parties(dice, size),
-            slots: *dice.pick(&[8, 24, 64, 256]),
+            slots: dice.pick(&[8, 24, 64, 256]),
             segment_bytes,
             log_bytes_max: segments * u64::from(segment_bytes),
-            memory_bytes_max: *dice.pick(&[4, 5, 8]) * u64::from(segment_bytes),
-            grace_ms: *dice.pick(&[1, 40, 300, 2_000]),
-            payload_bytes: *dice.pick(&[20, 60, 300, 2_000, 9_000]),
-            keys: *dice.pick(&[1, 3, 12]),
+            memory_bytes_max: dice.pick(&[4, 5, 8]) * u64::from(segment_bytes),
+            grace_ms: dice.pick(&[1, 40, 300, 2_000]),
+            payload_bytes: dice.pick(&[20, 60, 300, 2_000, 9_000]),
+            keys: dice.pick(&[1, 3, 12]),
         }
     }
 
@@ -92,8 +92,8 @@ impl Plan {
     }
 }
 
-fn queue(dice: &mut Dice, n: u64, is_deletable: bool) -> QueuePlan {
-    let durability = *dice.pick(&[
+fn queue(dice: &mut Rng, n: u64, is_deletable: bool) -> QueuePlan {
+    let durability = dice.pick(&[
         Durability::Memory,
         Durability::Written,
         Durability::Written,
@@ -116,23 +116,23 @@ fn queue(dice: &mut Dice, n: u64, is_deletable: bool) -> QueuePlan {
         name: format!("q{n}"),
         options: QueueOptions {
             durability,
-            lease_ms: *dice.pick(&[25, 120, 600, 5_000]),
-            max_attempts: *dice.pick(&[1, 2, 3, 25]),
+            lease_ms: dice.pick(&[25, 120, 600, 5_000]),
+            max_attempts: dice.pick(&[1, 2, 3, 25]),
             backoff,
-            capacity_jobs: *dice.pick(&[2, 7, 30, 1_000]),
-            capacity_bytes: *dice.pick(&[600, 8_000, 1 << 20]),
-            payload_bytes_max: *dice.pick(&[1_000, 10_000, 60_000]),
-            dedupe_window_ms: *dice.pick(&[0, 50, 400, 60_000]),
-            keep_finished: *dice.pick(&[0, 1, 5, 100]),
+            capacity_jobs: dice.pick(&[2, 7, 30, 1_000]),
+            capacity_bytes: dice.pick(&[600, 8_000, 1 << 20]),
+            payload_bytes_max: dice.pick(&[1_000, 10_000, 60_000]),
+            dedupe_window_ms: dice.pick(&[0, 50, 400, 60_000]),
+            keep_finished: dice.pick(&[0, 1, 5, 100]),
         },
         is_deletable,
     }
 }
 
-fn parties(dice: &mut Dice, size: u32) -> Vec<PartyPlan> {
+fn parties(dice: &mut Rng, size: u32) -> Vec<PartyPlan> {
     let mut roles = vec![Role::Producer, Role::Reserver];
     for _ in 0..dice.below(4) {
-        roles.push(*dice.pick(&[
+        roles.push(dice.pick(&[
             Role::Producer,
             Role::Reserver,
             Role::Subscriber,
@@ -140,23 +140,23 @@ fn parties(dice: &mut Dice, size: u32) -> Vec<PartyPlan> {
             Role::Admin,
         ]));
     }
-    if dice.chance(60) {
+    if dice.per_mille(600) {
         roles.push(Role::Admin);
     }
-    let requests = dice.between(8, 60) as u32 * size;
+    let requests = dice.range(8, 60) as u32 * size;
     roles
         .into_iter()
         .map(|role| PartyPlan {
             role,
-            session: if dice.chance(85) {
+            session: if dice.per_mille(850) {
                 u128::from(dice.next()) << 64 | u128::from(dice.next() | 1)
             } else {
                 0
             },
-            links: if dice.chance(30) { 2 } else { 1 },
-            heartbeat_ms: *dice.pick(&[0, 0, 50, 1_000]),
-            in_flight: *dice.pick(&[1, 2, 5, 20]),
-            pause_ms: *dice.pick(&[0, 5, 30, 100]),
+            links: if dice.per_mille(300) { 2 } else { 1 },
+            heartbeat_ms: dice.pick(&[0, 0, 50, 1_000]),
+            in_flight: dice.pick(&[1, 2, 5, 20]),
+            pause_ms: dice.pick(&[0, 5, 30, 100]),
             requests,
         })
         .collect()

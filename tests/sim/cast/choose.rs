@@ -31,11 +31,11 @@ impl Link {
             }
             self.next_ms = now_ms + self.dice.below(plan.pause_ms + 1);
             self.party.borrow_mut().requests_left -= 1;
-            if self.dice.chance(3) {
+            if self.dice.per_mille(30) {
                 self.send_again();
                 continue;
             }
-            if self.dice.chance(1) {
+            if self.dice.per_mille(10) {
                 // Hangs up, for a moment or for longer than the grace.
                 self.away_until_ms = now_ms + self.dice.below(3 * u64::from(self.stage.plan.grace_ms) + 20);
                 return;
@@ -66,22 +66,22 @@ impl Link {
             _ => dice.below(bytes + 1),
         };
         Wish {
-            key: dice.chance(15).then(|| dice.below(keys)),
-            variant: u64::from(dice.chance(15)),
-            priority: if dice.chance(80) { 0 } else { dice.below(8) as u8 },
-            delay_ms: if dice.chance(85) { 0 } else { *dice.pick(&[1, 10, 80, 700]) },
-            ttl_ms: if dice.chance(90) { 0 } else { *dice.pick(&[1, 30, 300, 5_000]) },
-            lease_ms: if dice.chance(85) { 0 } else { *dice.pick(&[1, 20, 900]) },
-            max_attempts: if dice.chance(85) { 0 } else { dice.between(1, 4) as u16 },
+            key: dice.per_mille(150).then(|| dice.below(keys)),
+            variant: u64::from(dice.per_mille(150)),
+            priority: if dice.per_mille(800) { 0 } else { dice.below(8) as u8 },
+            delay_ms: if dice.per_mille(850) { 0 } else { dice.pick(&[1, 10, 80, 700]) },
+            ttl_ms: if dice.per_mille(900) { 0 } else { dice.pick(&[1, 30, 300, 5_000]) },
+            lease_ms: if dice.per_mille(850) { 0 } else { dice.pick(&[1, 20, 900]) },
+            max_attempts: if dice.per_mille(850) { 0 } else { dice.range(1, 4) as u16 },
             payload_len: payload_len as usize,
-            meta_len: *dice.pick(&[8, 8, 8, 30]),
+            meta_len: dice.pick(&[8, 8, 8, 30]),
         }
     }
 
     fn wishes(&mut self) -> Vec<Wish> {
         let count = match self.dice.below(10) {
-            0 => self.dice.between(6, 40),
-            1..4 => self.dice.between(2, 5),
+            0 => self.dice.range(6, 40),
+            1..4 => self.dice.range(2, 5),
             _ => 1,
         };
         (0..count).map(|_| self.wish()).collect()
@@ -90,7 +90,7 @@ impl Link {
     fn produce(&mut self) -> u64 {
         let queue = self.any_queue();
         let wishes = self.wishes();
-        if self.dice.chance(8) {
+        if self.dice.per_mille(80) {
             let other = self.any_queue();
             let more = self.wishes();
             return self.party.borrow_mut().step(&[], &[(queue, wishes), (other, more)]);
@@ -106,7 +106,7 @@ impl Link {
 
     fn work(&mut self, now_ms: u64) -> Option<u64> {
         let due = {
-            let max = self.dice.between(1, 12) as usize;
+            let max = self.dice.range(1, 12) as usize;
             self.party.borrow_mut().due(now_ms, max)
         };
         if !due.is_empty() {
@@ -116,10 +116,10 @@ impl Link {
         if self.role() == Role::Subscriber {
             return self.subscribe(&queues);
         }
-        let jobs = *self.dice.pick(&[1, 1, 3, 10, 100]);
-        let wait_ms = *self.dice.pick(&[0, 0, 5, 50, 400]);
-        let bytes = *self.dice.pick(&[0, 0, 0, 1, 100, 3_000]);
-        let lease_ms = *self.dice.pick(&[0, 0, 0, 1, 15, 200, 8_000]);
+        let jobs = self.dice.pick(&[1, 1, 3, 10, 100]);
+        let wait_ms = self.dice.pick(&[0, 0, 5, 50, 400]);
+        let bytes = self.dice.pick(&[0, 0, 0, 1, 100, 3_000]);
+        let lease_ms = self.dice.pick(&[0, 0, 0, 1, 15, 200, 8_000]);
         let key = self.party.borrow_mut().reserve(queues, jobs, wait_ms, bytes, lease_ms);
         Some(key)
     }
@@ -128,8 +128,8 @@ impl Link {
         let mut queues: Vec<usize> = (0..self.handles.len())
             .filter(|queue| self.handles[*queue].is_some())
             .collect();
-        if self.dice.chance(50) {
-            queues = vec![*self.dice.pick(&queues)];
+        if self.dice.per_mille(500) {
+            queues = vec![self.dice.pick(&queues)];
         } else {
             let turn = self.dice.below(queues.len() as u64) as usize;
             queues.rotate_left(turn);
@@ -143,7 +143,7 @@ impl Link {
             let first = self.subscriptions.keys().min().copied();
             if let Some(subscription) = first
                 && !asking
-                && self.dice.chance(8)
+                && self.dice.per_mille(80)
             {
                 // Pushes that are on their way may still come, so it is not forgotten here.
                 let correlation = self.expect(What::Nothing);
@@ -153,9 +153,9 @@ impl Link {
         }
         let handles: Vec<u32> = queues.iter().filter_map(|queue| self.handles[*queue]).collect();
         let correlation = self.expect(What::Subscribe);
-        let jobs = *self.dice.pick(&[1, 2, 10, 500]);
-        let bytes = *self.dice.pick(&[0, 0, 50, 5_000]);
-        let lease_ms = *self.dice.pick(&[0, 0, 20, 300]);
+        let jobs = self.dice.pick(&[1, 2, 10, 500]);
+        let bytes = self.dice.pick(&[0, 0, 50, 5_000]);
+        let lease_ms = self.dice.pick(&[0, 0, 20, 300]);
         compose::subscribe(&mut self.out, correlation, jobs, bytes, lease_ms, &handles);
         None
     }
@@ -172,14 +172,14 @@ impl Link {
         }
         let stale: Vec<Token> = party.stale.iter().copied().collect();
         drop(party);
-        if self.dice.chance(20) {
-            let token = *self.dice.pick(&stale);
+        if self.dice.per_mille(200) {
+            let token = self.dice.pick(&stale);
             settlings.push(self.meddling(token));
         }
-        if self.dice.chance(25) {
+        if self.dice.per_mille(250) {
             let queue = self.any_queue();
             let mut groups = vec![(queue, self.wishes())];
-            if self.dice.chance(30) {
+            if self.dice.per_mille(300) {
                 let other = self.any_queue();
                 groups.push((other, self.wishes()));
             }
@@ -193,11 +193,11 @@ impl Link {
         let (verb, arg) = match self.dice.below(20) {
             0..12 => (Verb::Ack, 0),
             12 | 13 => (Verb::Nack, BACKOFF),
-            14 => (Verb::Nack, *self.dice.pick(&[0, 1, 40, 300])),
+            14 => (Verb::Nack, self.dice.pick(&[0, 1, 40, 300])),
             15 => (Verb::Reject, 0),
             16 | 17 => (Verb::Release, 0),
             _ => {
-                let lease_ms = *self.dice.pick(&[0, 1, 30, 700]);
+                let lease_ms = self.dice.pick(&[0, 1, 30, 700]);
                 self.party.borrow_mut().held.push(Held {
                     token,
                     act_ms: now_ms + self.dice.below(u64::from(lease_ms) + 30),
@@ -221,7 +221,7 @@ impl Link {
             },
             _ => token,
         };
-        let verb = *self
+        let verb = self
             .dice
             .pick(&[Verb::Ack, Verb::Ack, Verb::Nack, Verb::Release, Verb::Extend]);
         let arg = if verb == Verb::Extend { 100 } else { 0 };
@@ -231,8 +231,8 @@ impl Link {
     fn administer(&mut self) -> Option<u64> {
         let queue = self.any_queue();
         let known = self.stage.oracle.borrow().known_jobs();
-        let some: Vec<JobId> = (0..self.dice.between(1, 3))
-            .filter_map(|_| (!known.is_empty()).then(|| *self.dice.pick(&known)))
+        let some: Vec<JobId> = (0..self.dice.range(1, 3))
+            .filter_map(|_| (!known.is_empty()).then(|| self.dice.pick(&known)))
             .collect();
         let is_deletable = self.stage.plan.queues[queue].is_deletable;
         let name = self.stage.plan.queues[queue].name.clone();
@@ -244,7 +244,7 @@ impl Link {
             10..13 => Some(party.change_queue(queue, Op::QueuePause)),
             13..19 => Some(party.change_queue(queue, Op::QueueResume)),
             19 => {
-                let states = *self.dice.pick(&[0b1_1110, 0b1111_1110, 0b1_0000, 0b0_0100, 0b1110_0000]);
+                let states = self.dice.pick(&[0b1_1110, 0b1111_1110, 0b1_0000, 0b0_0100, 0b1110_0000]);
                 Some(party.purge(queue, states))
             }
             20 | 21 if is_deletable => Some(party.change_queue(queue, Op::QueueDelete)),

@@ -2,7 +2,7 @@
 
 use super::party::{Held, Party};
 use super::{Actor, Mood, Stage};
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::oracle::{Answer, ConnRef, Event, Seen};
 use crate::plan::Role;
 use ackring::wire::{
@@ -41,7 +41,7 @@ enum Talk {
 pub struct Link {
     pub party: Rc<RefCell<Party>>,
     pub stage: Rc<Stage>,
-    pub dice: Dice,
+    pub dice: Rng,
     pub conn: Option<ConnRef>,
     talk: Talk,
     decoder: FrameDecoder,
@@ -64,7 +64,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(party: Rc<RefCell<Party>>, stage: Rc<Stage>, dice: Dice) -> Self {
+    pub fn new(party: Rc<RefCell<Party>>, stage: Rc<Stage>, dice: Rng) -> Self {
         let queues = stage.plan.queues.len();
         Self {
             party,
@@ -315,9 +315,9 @@ impl Link {
             ErrorCode::InProgress => true,
             ErrorCode::LogFull if self.role() == Role::Drainer => true,
             ErrorCode::QueueFull | ErrorCode::SlabFull | ErrorCode::LogFull | ErrorCode::LimitReached => {
-                works && self.role() != Role::Drainer && self.dice.chance(50)
+                works && self.role() != Role::Drainer && self.dice.per_mille(500)
             }
-            ErrorCode::QueueNotFound => works && self.role() != Role::Drainer && self.dice.chance(50),
+            ErrorCode::QueueNotFound => works && self.role() != Role::Drainer && self.dice.per_mille(500),
             _ => false,
         };
         let mut party = self.party.borrow_mut();
@@ -407,7 +407,7 @@ impl Link {
     fn stay_alive(&mut self) {
         let heartbeat_ms = u64::from(self.party.borrow().plan.heartbeat_ms);
         let silent = heartbeat_ms > 0 && self.now_ms >= self.said_ms + heartbeat_ms;
-        if self.talk == Talk::Open && (silent || self.dice.chance(1)) {
+        if self.talk == Talk::Open && (silent || self.dice.per_mille(10)) {
             let correlation = self.expect(What::Nothing);
             compose::ping(&mut self.out, correlation);
         }
@@ -468,7 +468,7 @@ impl Actor for Link {
                 }
             }
             let missing = self.talk == Talk::Open && self.handles.contains(&None) && self.sent.is_empty();
-            if missing && self.dice.chance(20) {
+            if missing && self.dice.per_mille(200) {
                 let queues = 0..self.handles.len();
                 let unknown: Vec<usize> = queues.filter(|queue| self.handles[*queue].is_none()).collect();
                 unknown.into_iter().for_each(|queue| self.open_queue(queue));

@@ -7,7 +7,7 @@ mod drain;
 mod link;
 mod party;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::oracle::Oracle;
 use crate::plan::{PartyPlan, Plan, Role};
 use link::Link;
@@ -55,7 +55,7 @@ pub struct Cast {
 }
 
 impl Cast {
-    pub fn new(plan: &Plan, dice: &mut Dice) -> Self {
+    pub fn new(plan: &Plan, dice: &mut Rng) -> Self {
         let stage = Rc::new(Stage {
             oracle: Rc::new(RefCell::new(Oracle::new(plan))),
             plan: plan.clone(),
@@ -75,9 +75,9 @@ impl Cast {
             requests: u32::MAX,
         };
         for plan in plan.parties.iter().chain([&drainer]) {
-            let party = Rc::new(RefCell::new(Party::new(plan.clone(), stage.clone(), dice.fork())));
+            let party = Rc::new(RefCell::new(Party::new(plan.clone(), stage.clone(), Rng::new(dice.next(), "client"))));
             for _ in 0..plan.links {
-                actors.push(Box::new(Link::new(party.clone(), stage.clone(), dice.fork())));
+                actors.push(Box::new(Link::new(party.clone(), stage.clone(), Rng::new(dice.next(), "client"))));
             }
             parties.push(party);
         }

@@ -1,7 +1,7 @@
 //! A session: its numbers, its open requests, the deliveries that its connections hold.
 
 use super::{Mood, Stage};
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::oracle::{ConnRef, RequestRef};
 use crate::plan::PartyPlan;
 use ackring::{Token, limits};
@@ -35,7 +35,7 @@ const ANSWERED_MAX: usize = 8;
 pub struct Party {
     pub plan: PartyPlan,
     pub stage: Rc<Stage>,
-    pub dice: Dice,
+    pub dice: Rng,
     pub next_number: u64,
     pub pending: BTreeMap<u64, Pending>,
     pub answered: VecDeque<Pending>,
@@ -48,7 +48,7 @@ pub struct Party {
 }
 
 impl Party {
-    pub fn new(plan: PartyPlan, stage: Rc<Stage>, dice: Dice) -> Self {
+    pub fn new(plan: PartyPlan, stage: Rc<Stage>, dice: Rng) -> Self {
         let requests_left = plan.requests;
         Self {
             plan,
@@ -81,7 +81,7 @@ impl Party {
         if !self.is_numbered() {
             return 0;
         }
-        if self.pending.is_empty() && self.dice.chance(2) {
+        if self.pending.is_empty() && self.dice.per_mille(20) {
             // Numbers may be left out, so the window may move by a lot.
             self.next_number += self.dice.below(limits::SESSION_WINDOW + 5);
         }

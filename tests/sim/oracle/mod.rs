@@ -371,7 +371,7 @@ pub fn meta_of(stamp: u64, len: usize) -> Vec<u8> {
 
 /// The payload of a job with that stamp.
 pub fn payload_of(stamp: u64, len: usize) -> Vec<u8> {
-    let mut dice = crate::dice::Dice::new(stamp);
+    let mut dice = crate::rng::Rng::new(stamp, "payload");
     let mut payload = Vec::with_capacity(len + 8);
     while payload.len() < len {
         payload.extend_from_slice(&dice.next().to_le_bytes());
