@@ -177,6 +177,7 @@ impl World {
             self.disk.stop();
         }
         self.net.server_died(is_power);
+        self.hear_all();
         let was_running = self.life.is_some();
         if let Some(life) = self.life.take() {
             life.end();

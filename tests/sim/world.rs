@@ -334,6 +334,18 @@ impl World {
         }
     }
 
+    /// Every client reads what has come.
+    pub(crate) fn hear_all(&mut self) {
+        let now_ms = self.now_ms();
+        for place in &mut self.places {
+            while let Some(link) = place.link
+                && let Read::Bytes(bytes) = self.net.client_read(link)
+            {
+                place.actor.receive(&bytes, now_ms);
+            }
+        }
+    }
+
     /// A client's connection ends.
     pub(crate) fn leave(&mut self, actor: usize) {
         let now_ms = self.now_ms();
