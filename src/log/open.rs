@@ -223,12 +223,16 @@ impl<'a> TakeOver<'a> {
         let path = directory.path().to_owned();
         let spoiled = |action| failed(action, &path);
         directory.remove_unfinished().map_err(spoiled("tidy"))?;
+        // A start that was killed may have given a file its name and not waited for the directory.
+        directory.sync().map_err(spoiled("sync"))?;
         for segment in unusable {
             directory
                 .set_aside(&segment.path)
                 .map_err(spoiled("set damaged files aside in"))?;
         }
-        for (_, segment) in used {
+        // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
+        // header would be back.
+        for segment in used.iter().map(|(_, segment)| segment).chain(spare) {
             directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());

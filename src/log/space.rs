@@ -309,17 +309,19 @@ impl Log {
             if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
-            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Release and
-            // maximum as in the flush, which may be under way.
-            self.durable.fetch_max(
-                LogPosition::new(sequence + 1, DATA_START).raw(),
-                Ordering::Release,
-            );
             if self.directory.is_some() {
                 let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
                 let written = segment.write_header(&header, true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
             }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Only now that
+            // the disk says so: a record that carries this mark and survives a power cut which the retired header
+            // does not would make the loss of what was never synced look like damage. Release and maximum as in
+            // the flush, which may be under way.
+            self.durable.fetch_max(
+                LogPosition::new(sequence + 1, DATA_START).raw(),
+                Ordering::Release,
+            );
             keeper.oldest += 1;
             self.oldest.store(keeper.oldest, Ordering::Release);
             let mut space = self.space.lock();

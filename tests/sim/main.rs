@@ -6,6 +6,10 @@
 )]
 
 mod disk;
+mod log_random;
+mod log_symptoms;
+mod log_world;
+mod runs;
 
 // The server's part.
 #[cfg(feature = "server")]
