@@ -3,8 +3,11 @@
 mod claim;
 mod config;
 mod dir;
+#[doc(hidden)]
+pub mod disk;
 mod error;
 mod examine;
+mod file_system;
 mod inspect;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;
@@ -26,6 +29,8 @@ pub mod tail;
 pub use claim::Claim;
 pub use config::{LogConfig, Room};
 pub use error::{Corruption, LogError, OpenError};
+#[doc(hidden)]
+pub use inspect::inspect_on;
 pub use inspect::{InspectReport, InspectedSegment, inspect};
 pub use log::{Log, SegmentInfo};
 pub use open::RecoveryReport;
@@ -35,5 +40,7 @@ pub use record::{
     BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
     SegmentHeader,
 };
+#[doc(hidden)]
+pub use region::Region;
 #[doc(hidden)]
 pub use sync::FlushHook;
