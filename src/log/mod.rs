@@ -2,6 +2,7 @@
 
 mod claim;
 mod config;
+mod damage;
 mod dir;
 mod error;
 mod examine;
@@ -25,6 +26,7 @@ pub mod tail;
 
 pub use claim::Claim;
 pub use config::{LogConfig, Room};
+pub use damage::{Damage, Fragment};
 pub use error::{Corruption, LogError, OpenError};
 pub use inspect::{InspectReport, InspectedSegment, inspect};
 pub use log::{Log, SegmentInfo};

@@ -180,7 +180,7 @@ impl RecordHeader {
 
     /// The body comes first, so that its checksum can be computed while it is copied.
     #[inline]
-    fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
+    pub(super) fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
         let mut covered = [0u8; 40];
         covered[..8].copy_from_slice(&position.raw().to_le_bytes());
         covered[8..].copy_from_slice(self.as_bytes());
