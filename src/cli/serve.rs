@@ -105,6 +105,7 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
             ..QueueOptions::default()
         },
         salvage: serve.salvage,
+        ..EngineConfig::default()
     };
     // Each connection takes a file.
     crate::server::raise_file_limit();

@@ -2,7 +2,9 @@
 
 use crate::base::limits;
 use crate::base::queue::QueueOptions;
+use crate::log::disk::Disk;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How to open an [`Engine`](crate::engine::Engine). `Default` is an engine in memory with the default limits.
 #[derive(Debug, Clone)]
@@ -21,6 +23,9 @@ pub struct EngineConfig {
     pub queue_defaults: QueueOptions,
     /// Go on without the damaged part of a log instead of refusing to open it.
     pub salvage: bool,
+    /// What stands in for the file system; `None` is the real one. For simulations.
+    #[doc(hidden)]
+    pub disk: Option<Arc<dyn Disk>>,
 }
 
 impl Default for EngineConfig {
@@ -33,6 +38,7 @@ impl Default for EngineConfig {
             memory_bytes_max: limits::MEMORY_BYTES_DEFAULT,
             queue_defaults: QueueOptions::default(),
             salvage: false,
+            disk: None,
         }
     }
 }

@@ -43,6 +43,7 @@ impl Engine {
                 config.memory_bytes_max
             },
             salvage: config.salvage,
+            disk: config.disk.clone(),
         };
         let (durable, report) = Log::open(log_config, now_ms, &mut |record| recovery.visit(record))?;
         if let Some(slots) = recovery.slots_needed {
@@ -62,6 +63,7 @@ impl Engine {
             segment_bytes: config.segment_bytes,
             log_bytes_max: config.memory_bytes_max,
             salvage: false,
+            disk: config.disk,
         };
         let (volatile, _) = Log::open(volatile_config, now_ms, &mut |_| {})?;
         recovery.raise(report.note_max as u32);

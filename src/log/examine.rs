@@ -44,7 +44,7 @@ pub(super) fn examine(
     let mut recovery = Recovery::default();
     let mut buffer = Vec::new();
     for (header, segment) in &examined.used {
-        segment.read(&mut buffer)?;
+        directory.read(segment, &mut buffer)?;
         recovery.segment(header, &buffer, visit);
     }
     examined.verdict = recovery.finish();

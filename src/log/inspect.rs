@@ -1,8 +1,10 @@
 //! Looking at a log that no server has open. Changes nothing.
 
 use crate::log::dir::Directory;
+use crate::log::disk::Disk;
 use crate::log::error::{Corruption, OpenError};
 use crate::log::examine::examine;
+use crate::log::file_system::FileSystem;
 use crate::log::position::LogPosition;
 use crate::log::record::{BadRange, Recovered};
 use std::path::{Path, PathBuf};
@@ -49,7 +51,20 @@ pub struct InspectedSegment {
 /// [`OpenError::Locked`] while a server has the log open, [`OpenError::Io`], [`OpenError::NewerFormat`]. Damage is
 /// no error here but told in [`InspectReport::corruptions`].
 pub fn inspect(directory: &Path, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<InspectReport, OpenError> {
-    let directory = Directory::open_to_read(directory)?;
+    inspect_on(&FileSystem, directory, visit)
+}
+
+/// As [`inspect`], on another disk than the file system.
+///
+/// # Errors
+/// As [`inspect`].
+#[doc(hidden)]
+pub fn inspect_on(
+    disk: &dyn Disk,
+    directory: &Path,
+    visit: &mut dyn FnMut(Recovered<'_>),
+) -> Result<InspectReport, OpenError> {
+    let directory = Directory::open_to_read(disk, directory)?;
     let mut counts: Vec<(u32, u64)> = Vec::new();
     let examined = examine(&directory, &mut |record| {
         let sequence = record.position.sequence();

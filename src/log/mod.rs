@@ -4,8 +4,11 @@ mod claim;
 mod config;
 mod damage;
 mod dir;
+#[doc(hidden)]
+pub mod disk;
 mod error;
 mod examine;
+mod file_system;
 mod inspect;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;
@@ -28,6 +31,8 @@ pub use claim::Claim;
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};
 pub use error::{Corruption, LogError, OpenError};
+#[doc(hidden)]
+pub use inspect::inspect_on;
 pub use inspect::{InspectReport, InspectedSegment, inspect};
 pub use log::{Log, SegmentInfo};
 pub use open::RecoveryReport;
@@ -37,5 +42,7 @@ pub use record::{
     BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
     SegmentHeader,
 };
+#[doc(hidden)]
+pub use region::Region;
 #[doc(hidden)]
 pub use sync::FlushHook;

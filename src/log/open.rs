@@ -2,16 +2,17 @@
 
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::log::config::LogConfig;
-use crate::log::dir::{Directory, FoundSegment, failed};
+use crate::log::dir::{Directory, FoundSegment};
+use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, examine};
+use crate::log::file_system::failed;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
     BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
 };
 use crate::log::recover::Verdict;
-use crate::log::region::Region;
 use crate::log::segment::Segment;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
@@ -20,6 +21,7 @@ use crate::log::tail::Tail;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 
 /// What opening a log found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl Log {
         let Some(path) = &config.directory else {
             return Self::open_in_memory(&config, now_ms);
         };
-        let directory = Directory::open(path)?;
+        let directory = Directory::open(&*config.disk(), path)?;
         let examined = examine(&directory, visit)?;
         if !config.salvage
             && let Some(error) = examined.first_corruption()
@@ -93,6 +95,7 @@ impl Log {
             log_id: [0; 16],
             segment_bytes: config.segment_bytes,
             now_ms,
+            disk: config.disk(),
         });
         log.begin_boot(&StartBody::default())?;
         Ok((
@@ -121,6 +124,7 @@ impl Log {
             log_id: parts.log_id,
             segments: parts.segments,
             directory: parts.directory,
+            disk: parts.disk,
             roll_lock: Mutex::new(()),
             space: Mutex::new(parts.space),
             keeper: Mutex::new(parts.keeper),
@@ -183,6 +187,7 @@ impl StartBody {
 /// What a log is put together from.
 struct Parts {
     directory: Option<Directory>,
+    disk: Arc<dyn Disk>,
     segments: Segments,
     space: Space,
     keeper: Keeper,
@@ -224,12 +229,12 @@ impl<'a> TakeOver<'a> {
                 .map_err(spoiled("set damaged files aside in"))?;
         }
         for (_, segment) in used {
-            segment.sync()?;
+            directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
         let log_id = match used.first().map(|(header, _)| *header).or(of_spares) {
             Some(header) => header.log_id,
-            None => random_id().map_err(spoiled("draw a random number for"))?,
+            None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
         let found = used
             .iter()
@@ -285,7 +290,7 @@ impl<'a> TakeOver<'a> {
             .directory
             .open_segment(number, self.config.segment_bytes)
             .and_then(|file| {
-                let region = Region::of_file(&file, self.config.segment_bytes as usize)?;
+                let region = file.map(self.config.segment_bytes as usize)?;
                 self.segments.add(Segment::new(number, region, true));
                 Ok(())
             });
@@ -336,12 +341,13 @@ impl<'a> TakeOver<'a> {
             log_id: self.shape.log_id,
             segment_bytes: self.config.segment_bytes,
             now_ms,
+            disk: self.config.disk(),
         })
     }
 }
 
-fn random_id() -> io::Result<[u8; 16]> {
+fn random_id(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    disk.random(&mut id)?;
     Ok(id)
 }

@@ -227,7 +227,9 @@ impl Log {
 
     fn new_header(&self, sequence: u32, files: u32) -> io::Result<SegmentHeader> {
         let epoch = loop {
-            let epoch = getrandom::u32().map_err(io::Error::other)?;
+            let mut bytes = [0; 4];
+            self.disk.random(&mut bytes)?;
+            let epoch = u32::from_le_bytes(bytes);
             if epoch != 0 {
                 break epoch;
             }
@@ -286,7 +288,7 @@ impl Log {
             self.segment_bytes,
             &SegmentHeader::spare(self.shape(number)),
         )?;
-        let region = Region::of_file(&file, len)?;
+        let region = file.map(len)?;
         region.populate()?;
         Ok(region)
     }
