@@ -171,19 +171,21 @@ pub(super) fn fragments(bytes: &[u8], range: BadRange, epoch: u32, visit: &mut d
     }
 }
 
-fn read_header(bytes: &[u8]) -> Option<RecordHeader> {
-    RecordHeader::read_from_prefix(bytes).ok().map(|(header, _)| header)
+pub(super) fn read_header(bytes: &[u8]) -> Option<RecordHeader> {
+    RecordHeader::read_from_prefix(bytes)
+        .ok()
+        .map(|(header, _)| header)
 }
 
-fn length(header: &RecordHeader) -> usize {
+pub(super) fn length(header: &RecordHeader) -> usize {
     header.commit.get() as u32 as usize
 }
 
-fn has_length(header: &RecordHeader, room: usize) -> bool {
+pub(super) fn has_length(header: &RecordHeader, room: usize) -> bool {
     let len = length(header);
     len >= HEADER_LEN && len.is_multiple_of(8) && len <= room
 }
 
-fn is_plausible(header: &RecordHeader, room: usize) -> bool {
+pub(super) fn is_plausible(header: &RecordHeader, room: usize) -> bool {
     has_length(header, room) && header.reserved.get() == 0 && (1..=KIND_MARK).contains(&header.kind)
 }

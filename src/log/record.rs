@@ -275,6 +275,19 @@ pub struct BadRange {
     pub end: LogPosition,
 }
 
+impl BadRange {
+    /// No stretch at all.
+    pub(crate) const NONE: Self = Self {
+        start: LogPosition::NONE,
+        end: LogPosition::NONE,
+    };
+
+    /// Whether all of `other` lies in it.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+}
+
 /// Body of a [`KIND_START`] record.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct StartBody {

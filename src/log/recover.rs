@@ -16,6 +16,8 @@ use crate::log::record::{
 };
 use std::cmp::Ordering;
 
+const UNREADABLE: &str = "what stood here, if anything, cannot be told";
+
 /// A stretch without a valid record.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
@@ -254,6 +256,12 @@ impl Recovery {
         }
     }
 
+    /// Bytes of the segment that is taken in next cannot be read.
+    pub(crate) fn unreadable(&mut self, range: BadRange) {
+        self.corruptions
+            .push(Flaw::new(range, Damage::Unreadable, UNREADABLE));
+    }
+
     fn check_order(&mut self, header: &SegmentHeader) {
         let (sequence, boot) = (header.sequence.get(), header.boot.get());
         let place = LogPosition::new(sequence, 0);
@@ -290,11 +298,7 @@ impl Recovery {
         let listed = listed
             .map(|start| std::mem::take(&mut start.accepted))
             .unwrap_or_default();
-        let is_listed = |range: &BadRange| {
-            listed
-                .iter()
-                .any(|known| known.start <= range.start && range.end <= known.end)
-        };
+        let is_listed = |range: &BadRange| listed.iter().any(|known| known.contains(range));
 
         let mut verdict = Verdict {
             keep_through: self.kept.sequence,
@@ -310,7 +314,11 @@ impl Recovery {
         for (index, boot) in self.boots.iter().enumerate() {
             let start_lost = index > 0 && boot.start.is_none();
             for spot in &boot.spots {
-                let Gap { range, damage, before_ms } = spot.gap;
+                let Gap {
+                    range,
+                    damage,
+                    before_ms,
+                } = spot.gap;
                 let reason = if is_listed(&range) {
                     verdict.accepted.push(range);
                     continue;
@@ -344,11 +352,34 @@ impl Recovery {
             }
         }
         verdict.flaws.sort_by_key(|flaw| flaw.range.start);
+        merge_unreadable(&mut verdict.flaws);
         verdict.accepted.sort_by_key(|range| range.start);
         verdict.accepted.dedup();
         verdict.accepted.retain(|range| range.start < self.kept.end);
         verdict
     }
+}
+
+/// A place that the disk does not give back is told of once, as what it is.
+fn merge_unreadable(flaws: &mut Vec<Flaw>) {
+    let unreadable: Vec<BadRange> = flaws
+        .iter()
+        .filter(|flaw| flaw.damage == Damage::Unreadable)
+        .map(|flaw| flaw.range)
+        .collect();
+    if unreadable.is_empty() {
+        return;
+    }
+    let mut told = Vec::new();
+    for flaw in flaws.iter_mut().filter(|flaw| flaw.damage != Damage::Unreadable) {
+        let within = |range: &&BadRange| flaw.range.contains(range);
+        let before = told.len();
+        told.extend(unreadable.iter().filter(within).copied());
+        if told.len() > before {
+            flaw.damage = Damage::Unreadable;
+        }
+    }
+    flaws.retain(|flaw| flaw.reason != UNREADABLE || !told.contains(&flaw.range));
 }
 
 /// The start of a boot remembers where the one before ended.
