@@ -51,6 +51,9 @@ pub trait Judge {
     /// Whether everything has come to an end.
     fn is_settled(&self) -> bool;
 
+    /// What has not, for people.
+    fn what_is_open(&self, engine: Option<&Engine>) -> String;
+
     /// The end: everything is settled, the engine is still open.
     fn finish(&mut self, engine: &Engine, now_ms: u64);
 

@@ -384,15 +384,6 @@ impl SimNet {
             fabric.collect(id);
         }
     }
-
-    /// Whether anything is on its way or unread.
-    pub fn is_idle(&self) -> bool {
-        let fabric = self.0.borrow();
-        fabric.backlog.is_empty()
-            && fabric.links.values().all(|link| {
-                !link.up.can_move() && !link.down.can_move() && !link.pressed && link.notice.is_none()
-            })
-    }
 }
 
 impl Link {

@@ -264,6 +264,18 @@ impl Judge for Witness {
         book.producer_is_idle && book.confirmed.is_subset(&book.acked)
     }
 
+    fn what_is_open(&self, engine: Option<&Engine>) -> String {
+        let book = self.0.borrow();
+        let open: Vec<_> = book.confirmed.difference(&book.acked).collect();
+        let found = engine.map(|engine| {
+            let queue = engine.find_queue(QUEUE).unwrap();
+            let mut jobs = engine.list_jobs(queue, None, 0, 200).unwrap().jobs;
+            jobs.iter_mut().for_each(|job| job.payload.truncate(8));
+            jobs
+        });
+        format!("confirmed and not acked: {open:?}\n{found:#?}")
+    }
+
     fn finish(&mut self, engine: &Engine, _now_ms: u64) {
         assert!(engine.poisoned().is_none());
     }
@@ -288,7 +300,8 @@ pub fn cast() -> (EngineConfig, u32, Cast) {
         memory_bytes_max: 4 * 64 * 1024,
         queue_defaults: QueueOptions {
             durability: Durability::Synced,
-            lease_ms: 500,
+            lease_ms: 2_000,
+            max_attempts: 1_000,
             ..QueueOptions::default()
         },
         ..EngineConfig::default()

@@ -128,7 +128,7 @@ impl World {
         }
         let now_ms = self.now_ms();
         let Some(life) = &self.life else { return };
-        life.check_sleepers();
+        life.check_sleepers(now_ms);
         if life.machine.failure().is_some() && self.ending != Ending::Failing {
             let failure = life.machine.failure();
             self.trace.note(format!("the server fails: {failure:?}"));
@@ -221,6 +221,10 @@ impl World {
             self.clock_ahead_ms + self.elapsed_ms,
         );
         self.life = Some(life);
+        if self.boots == 1 && self.rng.below(400) < self.weather.full_disk {
+            // While the log still wants more of it.
+            self.fill_disk();
+        }
     }
 
     fn try_start(&mut self, attempt: u32) -> Option<Life> {

@@ -160,7 +160,8 @@ impl World {
         while self.life.is_none() || self.ending != Ending::No || !self.judge.is_settled() {
             assert!(
                 left > 0,
-                "nothing goes wrong any more, and still it does not come to an end"
+                "nothing goes wrong any more, and still it does not come to an end: {}",
+                self.what_is_open()
             );
             left -= 1;
             self.turn();
@@ -176,6 +177,11 @@ impl World {
             self.start();
         }
         self.look();
+    }
+
+    fn what_is_open(&self) -> String {
+        let engine = self.life.as_ref().map(|life| &**life.machine.engine());
+        self.judge.what_is_open(engine)
     }
 
     fn look(&mut self) {
