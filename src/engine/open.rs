@@ -51,6 +51,8 @@ impl Engine {
                 "the log holds jobs in {slots} slots; open with at least as many"
             )));
         }
+        // Deadlines were set by a clock that may have been set back since; time goes on from where they were set.
+        let now_ms = now_ms.max(recovery.latest_ms);
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
@@ -94,6 +96,7 @@ impl Engine {
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
+            opened_ms: now_ms,
             generation_told: AtomicU32::new(0),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);

@@ -71,6 +71,11 @@ impl<N: Net> Machine<N> {
         self.reactors[reactor].step(now_ms, budget)
     }
 
+    /// Whether others have told a reactor something that it has not looked at; one that sleeps has been woken then.
+    pub fn has_messages(&self, reactor: usize) -> bool {
+        self.reactors[reactor].has_messages()
+    }
+
     /// Whether somebody rang for the flusher since this was last asked.
     pub fn is_flush_wanted(&self) -> bool {
         self.hub.flush_bell.take()

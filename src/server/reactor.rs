@@ -164,7 +164,8 @@ impl<N: Net> Reactor<N> {
             })
     }
 
-    fn has_messages(&self) -> bool {
+    /// Whether others have told it something that it has not looked at.
+    pub(super) fn has_messages(&self) -> bool {
         let mailbox = self.hub.doors.of(self.index);
         let disk_is_further = !self.holding.is_empty() && !mailbox.waits_for_disk.load(Ordering::Acquire);
         let is_told = !mailbox.batons.is_empty() || !self.arrivals[self.index].is_empty();
