@@ -32,12 +32,40 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| OpenError::Io { action, path, source }
 }
 
+/// Makes the directory and those above it, as far as they are missing, and brings their names to the disk: what is
+/// synced inside a directory whose own name is lost in a power cut is lost with it.
+fn make_to_last(path: &Path) -> io::Result<()> {
+    let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+    let missing: Vec<&Path> = named.take_while(|above| !above.exists()).collect();
+    // Only this user: whoever may cut a mapped file can kill the server with a signal.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in &missing {
+        sync_name(made)?;
+    }
+    if missing.is_empty() {
+        // The start that made it may have been killed before it got here. A directory that somebody else made, where
+        // this user may not look around, is that one's affair.
+        match sync_name(path) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Brings the name of a directory to the disk.
+fn sync_name(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 impl Disk for FileSystem {
     fn lock(&self, path: &Path, to_write: bool) -> Result<Box<dyn DiskDirectory>, OpenError> {
         if to_write {
-            // Only this user: whoever may cut a mapped file can kill the server with a signal.
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-            made.map_err(failed("create the log directory", path))?;
+            make_to_last(path).map_err(failed("create the log directory", path))?;
         }
         let handle = File::open(path).map_err(failed("open the log directory", path))?;
         let lock_path = path.join(LOCK_NAME);
