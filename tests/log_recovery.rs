@@ -213,19 +213,23 @@ fn a_missing_segment_is_refused_and_salvage_goes_on_without_it() {
 }
 
 #[test]
-fn a_segment_header_that_cannot_be_read_is_refused_and_set_aside_by_salvage() {
+fn a_segment_of_which_nothing_can_be_read_is_refused_and_set_aside_by_salvage() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _) = open(durable_config(&directory));
     append_until(&log, 3);
     drop(log);
     let file = file_of(directory.path(), LogPosition::new(2, 0));
-    overwrite(&file, 20, &[0xFF; 4]);
+    overwrite(&file, 20, &vec![0xFF; SEGMENT_BYTES_MIN as usize - 20]);
     assert_corrupt(&refusal(&directory), 0, &file);
+    let damaged = std::fs::read(&file).unwrap();
     drop(open(LogConfig {
         salvage: true,
         ..durable_config(&directory)
     }));
-    assert!(file.with_extension("segment.damaged").exists());
+    assert_eq!(
+        std::fs::read(file.with_extension("segment.damaged")).unwrap(),
+        damaged
+    );
     assert_eq!(
         std::fs::read(&file).unwrap().len(),
         SEGMENT_BYTES_MIN as usize,

@@ -15,4 +15,6 @@ pub mod limits;
 pub mod plant;
 pub mod queue;
 #[cfg(feature = "engine")]
+pub mod stamp;
+#[cfg(feature = "engine")]
 pub mod sync;

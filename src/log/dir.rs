@@ -12,12 +12,15 @@ use crate::log::file_system::failed;
 use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
 use rustix::io::Errno;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
 const SEGMENT_SUFFIX: &str = ".segment";
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
+/// What is read at once where a disk has unreadable places: it gives back or refuses pages.
+const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A locked log directory.
@@ -88,6 +91,9 @@ impl Directory {
         let header = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => SegmentHeader::parse(&bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => SegmentHeader::parse(&[]),
+            Err(error) if is_unreadable(&error) => Err(HeaderFlaw::Damaged(
+                "the disk does not give the segment header back",
+            )),
             Err(error) => return Err(failed("read", &path)(error)),
         };
         if header.as_ref().is_ok_and(|header| !header.is_spare()) {
@@ -101,13 +107,49 @@ impl Directory {
         })
     }
 
-    /// Reads all of a segment's file into `buffer`, whose old contents are lost.
-    pub(super) fn read(&self, segment: &FoundSegment, buffer: &mut Vec<u8>) -> Result<(), OpenError> {
-        let len = usize::try_from(segment.len).unwrap_or(usize::MAX);
+    /// Reads a segment's file into `buffer`, whose old contents are lost, up to `len_max` bytes. Returns the ranges
+    /// that the disk does not give back; zeros stand there in `buffer`.
+    pub(super) fn read(
+        &self,
+        segment: &FoundSegment,
+        len_max: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<Range<u32>>, OpenError> {
+        let len = segment.len.min(u64::from(len_max)) as usize;
+        buffer.clear();
         buffer.resize(len, 0);
         let file = self.reopen(segment)?;
-        file.read_exact_at(buffer, 0)
-            .map_err(failed("read", &segment.path))
+        match file.read_exact_at(buffer, 0) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) if is_unreadable(&error) => {
+                read_around(&*file, buffer).map_err(failed("read", &segment.path))
+            }
+            Err(error) => Err(failed("read", &segment.path)(error)),
+        }
+    }
+
+    /// Makes a file that holds `bytes`, on the disk with its name when this returns. The name is `name` or, where
+    /// there is such a file already, one like it.
+    pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, OpenError> {
+        let write = || {
+            let names = self.disk.names()?;
+            let name = unused(name, &names);
+            let file = self.disk.create(&name)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_data()?;
+            self.disk.sync()?;
+            Ok(self.path.join(name))
+        };
+        write().map_err(failed("write", &self.path.join(name)))
+    }
+
+    /// Writes over what the disk does not give back, so that it does again.
+    pub(super) fn blank(&self, segment: &FoundSegment, range: Range<u32>) -> Result<(), OpenError> {
+        let write = || {
+            let file = self.disk.open(file_name(&segment.path)?, true)?;
+            write_zeros(&*file, u64::from(range.start), u64::from(range.end))
+        };
+        write().map_err(failed("write over what cannot be read in", &segment.path))
     }
 
     /// Waits until everything that was ever written to a segment's file is on the disk.
@@ -171,12 +213,52 @@ impl Directory {
         Ok(())
     }
 
-    /// Puts a file whose header cannot be read out of the way, under a name that says why.
-    pub(super) fn set_aside(&self, path: &Path) -> io::Result<()> {
-        let name = file_name(path)?;
-        self.disk.rename(name, &format!("{name}{DAMAGED_SUFFIX}"))?;
-        self.disk.sync()
+    /// Puts a file that cannot be used out of the way, under a name that says why.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf, OpenError> {
+        let rename = || {
+            let name = file_name(path)?;
+            let aside = unused(&format!("{name}{DAMAGED_SUFFIX}"), &self.disk.names()?);
+            self.disk.rename(name, &aside)?;
+            self.disk.sync()?;
+            Ok(self.path.join(aside))
+        };
+        rename().map_err(failed("set aside", path))
     }
+}
+
+/// `name`, or one like it where there is such a file already: what was put aside once is never written over.
+fn unused(name: &str, names: &[String]) -> String {
+    let is_free = |name: &String| !names.contains(name);
+    let others = (2..).map(|count: u64| format!("{name}.{count}"));
+    let mut all = std::iter::once(name.to_owned()).chain(others);
+    all.find(is_free).unwrap_or_default()
+}
+
+/// Whether the disk has lost what should be read, as against a file that is shorter or a system out of means.
+fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Reads what can be read, block by block; returns the rest.
+fn read_around(file: &dyn DiskFile, buffer: &mut [u8]) -> io::Result<Vec<Range<u32>>> {
+    let mut lost: Vec<Range<u32>> = Vec::new();
+    let mut at = 0;
+    for block in buffer.chunks_mut(BLOCK_BYTES as usize) {
+        let end = at + block.len() as u32;
+        match file.read_exact_at(block, u64::from(at)) {
+            Ok(()) => {}
+            Err(error) if is_unreadable(&error) => {
+                block.fill(0);
+                match lost.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => lost.push(at..end),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        at = end;
+    }
+    Ok(lost)
 }
 
 fn segment_name(number: u32) -> String {

@@ -2,6 +2,7 @@
 
 mod claim;
 mod config;
+mod damage;
 mod dir;
 #[doc(hidden)]
 pub mod disk;
@@ -14,6 +15,8 @@ mod log;
 mod open;
 mod pin;
 mod position;
+mod reading;
+mod rebuild;
 mod record;
 mod recover;
 #[cfg(test)]
@@ -28,14 +31,16 @@ pub mod tail;
 
 pub use claim::Claim;
 pub use config::{LogConfig, Room};
+pub use damage::{Damage, Fragment};
 pub use error::{Corruption, LogError, OpenError};
 #[doc(hidden)]
 pub use inspect::inspect_on;
-pub use inspect::{InspectReport, InspectedSegment, inspect};
+pub use inspect::{InspectReport, InspectedSegment, inspect, inspect_with};
 pub use log::{Log, SegmentInfo};
 pub use open::RecoveryReport;
 pub use pin::Pin;
 pub use position::LogPosition;
+pub use reading::{LogVisitor, ReadProgress, Reading};
 pub use record::{
     BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
     SegmentHeader,

@@ -180,7 +180,7 @@ impl RecordHeader {
 
     /// The body comes first, so that its checksum can be computed while it is copied.
     #[inline]
-    fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
+    pub(super) fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
         let mut covered = [0u8; 40];
         covered[..8].copy_from_slice(&position.raw().to_le_bytes());
         covered[8..].copy_from_slice(self.as_bytes());
@@ -273,6 +273,19 @@ pub struct BadRange {
     pub start: LogPosition,
     /// The byte after its last, in the same segment (in a later one for lost segments).
     pub end: LogPosition,
+}
+
+impl BadRange {
+    /// No stretch at all.
+    pub(crate) const NONE: Self = Self {
+        start: LogPosition::NONE,
+        end: LogPosition::NONE,
+    };
+
+    /// Whether all of `other` lies in it.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
 }
 
 /// Body of a [`KIND_START`] record.

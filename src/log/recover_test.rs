@@ -149,7 +149,7 @@ fn refused(images: &[Image], position: LogPosition, reason: &str) {
     let [flaw] = &verdict.flaws[..] else {
         panic!("{:?}", verdict.flaws)
     };
-    assert_eq!(flaw.position, position);
+    assert_eq!(flaw.range.start, position);
     assert!(flaw.reason.contains(reason), "{}", flaw.reason);
 }
 
