@@ -16,3 +16,6 @@ pub mod plant;
 pub mod queue;
 #[cfg(feature = "engine")]
 pub mod sync;
+#[cfg(feature = "engine")]
+#[doc(hidden)]
+pub mod wake;

@@ -305,6 +305,7 @@ impl Engine {
             if let Some(queue) = queue {
                 queue.put_front(priority, *number);
                 self.wake(queue, 1);
+                self.drop_stale_if_deleted(queue);
             }
         }
     }

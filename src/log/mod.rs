@@ -5,6 +5,8 @@ mod config;
 mod dir;
 mod error;
 mod examine;
+#[doc(hidden)]
+pub mod group;
 mod inspect;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;

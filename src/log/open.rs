@@ -5,6 +5,7 @@ use crate::log::config::LogConfig;
 use crate::log::dir::{Directory, FoundSegment, failed};
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, examine};
+use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
@@ -108,7 +109,7 @@ impl Log {
         let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
         Log {
             tail: CachePadded::new(Tail::new(start)),
-            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
