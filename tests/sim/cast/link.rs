@@ -536,7 +536,7 @@ impl Actor for Link {
         oracle.conn_closed(conn);
     }
 
-    fn wants_connection(&self) -> bool {
+    fn wants_connection(&self, now_ms: u64) -> bool {
         if self.conn.is_some() && self.gives_up {
             return false;
         }
@@ -544,7 +544,7 @@ impl Actor for Link {
         let is_drained = self.stage.drained.get();
         match self.stage.mood.get() {
             Mood::Drain => is_drainer && !is_drained,
-            _ => !is_drainer && self.now_ms >= self.away_until_ms,
+            _ => !is_drainer && now_ms >= self.away_until_ms,
         }
     }
 }
