@@ -35,8 +35,9 @@ impl Link {
                 continue;
             }
             if self.dice.per_mille(10) {
-                // Hangs up, for a moment or for longer than the grace.
-                self.away_until_ms = now_ms + self.dice.below(3 * u64::from(self.stage.plan.grace_ms) + 20);
+                // Hangs up, for a moment or for long.
+                let turns = self.dice.pick(&[1, 10, 100]);
+                self.away.set(self.dice.range(1, turns));
                 return;
             }
             let key = match plan.role {
@@ -94,7 +95,10 @@ impl Link {
             let more = self.wishes();
             return self.party.borrow_mut().step(&[], &[(queue, wishes), (other, more)]);
         }
+        // Whether a key's first job came at this level or at another nobody could tell.
+        let is_keyed = wishes.iter().any(|wish| wish.key.is_some());
         let level = match self.dice.below(10) {
+            _ if is_keyed => None,
             0 => Some(Durability::Memory),
             1 => Some(Durability::Written),
             2 => Some(Durability::Synced),

@@ -106,6 +106,20 @@ impl Judge for Bench {
         self.stage.drained.get()
     }
 
+    fn what_is_open(&self, engine: Option<&Engine>) -> String {
+        let mut text = format!("{:?}", self.stage.mood.get());
+        for (number, party) in self.parties.iter().enumerate() {
+            let party = party.borrow();
+            if !party.is_finished() {
+                text += &format!("; party {number}, {:?}: {}", party.plan.role, party.what_is_open());
+            }
+        }
+        for stats in engine.map(|engine| engine.queue_list("", 100)).unwrap_or_default() {
+            text += &format!("; queue {}: {:?}", stats.name, stats.counts);
+        }
+        text
+    }
+
     fn finish(&mut self, engine: &Engine, now_ms: u64) {
         let mut oracle = self.stage.oracle.borrow_mut();
         oracle.clock(now_ms);

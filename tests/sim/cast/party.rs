@@ -68,6 +68,15 @@ impl Party {
         self.pending.is_empty()
     }
 
+    /// Its open requests, for people.
+    pub fn what_is_open(&self) -> String {
+        let open = self.pending.values();
+        let text = |one: &Pending| {
+            format!("request {} for queues {:?} on {:?}, again at {}", one.request, one.queues, one.on, one.retry_ms)
+        };
+        open.map(text).collect::<Vec<_>>().join(", ")
+    }
+
     /// The number of the next request; 0 without a session.
     pub fn number(&mut self) -> u64 {
         if !self.is_numbered() {
