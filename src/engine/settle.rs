@@ -220,7 +220,7 @@ impl Engine {
                 Phase::Busy if word.attempt() != token.attempt => return refused(ErrorCode::LeaseLost),
                 // The same delivery twice in one batch: the first mention decides.
                 Phase::Busy if set.holds(token.id.slot()) => {
-                    return refused(if verb == Verb::Ack {
+                    return refused(if verb == Verb::Ack && set.acks(token.id.slot()) {
                         ErrorCode::AlreadySettled
                     } else {
                         ErrorCode::LeaseLost

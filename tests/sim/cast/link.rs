@@ -563,7 +563,8 @@ impl Actor for Link {
                 self.away.set(away.saturating_sub(1));
                 away == 0
             }
-            Mood::Finish => true,
+            // There may be room for a few only.
+            Mood::Finish => !self.party.borrow().is_finished(),
         }
     }
 }

@@ -305,7 +305,7 @@ impl Oracle {
                 let alone = job.may_end.iter().all(|other| *other == number || !self.may_apply(*other));
                 if !status.state.is_finished() {
                     absent.push(format!("ack of {}", settling.token.id));
-                } else if status.state == JobState::Done && alone {
+                } else if status.state == JobState::Done && alone && status.deliveries == settling.token.attempt {
                     there.push(format!("ack of {}", settling.token.id));
                 }
             }
