@@ -115,7 +115,9 @@ impl Engine {
         } else {
             logged.end
         };
-        let level = if position.is_none() {
+        // What was changed may be jobs that are not logged, and then the request is not either.
+        let is_volatile = logged.end.is_none() && !logged.at.is_none();
+        let level = if position.is_none() || is_volatile {
             Durability::Memory
         } else {
             level.max(Durability::Written)
