@@ -28,7 +28,8 @@ mod expire;
 mod finish;
 pub mod journal;
 mod open;
-mod queue;
+#[doc(hidden)]
+pub mod queue;
 mod reclaim;
 mod recover;
 mod registry;

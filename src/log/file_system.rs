@@ -42,9 +42,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
     // The nearest parent in any case: a start that was killed may have made the directory and not waited.
     for parent in path.ancestors().skip(1).take(missing.max(1)) {
         let synced = File::open(parent).and_then(|parent| parent.sync_all());
-        // What was there already is mostly somebody else's, whom it may not let read or sync.
-        if missing > 0 {
-            synced?;
+        match synced {
+            // What was there already may be somebody else's, who does not let this user look around.
+            Err(error) if missing == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
         }
     }
     Ok(())

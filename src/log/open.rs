@@ -8,6 +8,7 @@ use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
 use crate::log::file_system::failed;
+use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
@@ -116,7 +117,7 @@ impl Log {
         let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
         Log {
             tail: CachePadded::new(Tail::new(start)),
-            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),

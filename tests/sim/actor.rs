@@ -20,7 +20,7 @@ pub trait Actor {
     fn disconnected(&mut self, now_ms: u64);
 
     /// Whether it wants to be connected; where it does not any more, the world closes its connection.
-    fn wants_connection(&self) -> bool;
+    fn wants_connection(&self, now_ms: u64) -> bool;
 }
 
 /// How a life of the server ended.

@@ -243,7 +243,7 @@ impl Actor for Client {
         self.is_open = false;
     }
 
-    fn wants_connection(&self) -> bool {
+    fn wants_connection(&self, _now_ms: u64) -> bool {
         !(self.is_open && self.gives_up)
     }
 }

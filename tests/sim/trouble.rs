@@ -7,6 +7,8 @@ use ackring::server::ServeError;
 
 /// What the weights of trouble are relative to.
 const TURNS: u64 = 100_000;
+/// More connections than there are clients.
+const CONNECTIONS_ENOUGH: usize = 100;
 /// Starts that may fail one after the other.
 const STARTS_MAX: u32 = 40;
 
@@ -68,6 +70,11 @@ impl World {
         self.disk.fail_no_sync();
         self.disk.live_on();
         self.free_disk();
+        if self.server.connections_max < CONNECTIONS_ENOUGH {
+            // A server that takes everybody.
+            self.server.connections_max = CONNECTIONS_ENOUGH;
+            self.stop();
+        }
     }
 
     fn fill_disk(&mut self) {

@@ -92,7 +92,7 @@ impl World {
             listen: None,
             threads: weather.reactors,
             grace_ms,
-            connections_max: weather.connections_max.max(cast.actors.len().min(3)),
+            connections_max: weather.connections_max,
             hello_timeout_ms: weather.hello_timeout_ms,
             stall_timeout_ms: weather.stall_timeout_ms,
             ..ServerConfig::default()
@@ -304,7 +304,7 @@ impl World {
         let now_ms = self.now_ms();
         let place = &mut self.places[actor];
         let Some(link) = place.link else {
-            if place.actor.wants_connection() && self.elapsed_ms >= place.retry_at_ms {
+            if place.actor.wants_connection(now_ms) && self.elapsed_ms >= place.retry_at_ms {
                 place.link = self.net.connect();
                 match place.link {
                     Some(link) => {
@@ -328,7 +328,7 @@ impl World {
             Read::Nothing => {}
             Read::End => return self.leave(actor),
         }
-        if !place.actor.wants_connection() {
+        if !place.actor.wants_connection(now_ms) {
             return self.leave(actor);
         }
         if place.unsent.len() < UNSENT_MAX {

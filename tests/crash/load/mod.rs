@@ -27,14 +27,21 @@ pub const CHILDREN: &str = "children";
 
 const WORKERS: usize = 4;
 
+/// Enqueued to be on the disk, but the steps that end them are only written.
+pub const LOOSE_STEPS: &str = "loose-steps";
+/// Their children.
+pub const LOOSE_CHILDREN: &str = "loose-children";
+
 /// All queues, with what a confirmation means there.
-pub const QUEUES: [(&str, Durability); 6] = [
+pub const QUEUES: [(&str, Durability); 8] = [
     (WRITTEN, Durability::Written),
     (SYNCED, Durability::Synced),
     (MEMORY, Durability::Memory),
     (KEYED, Durability::Synced),
     (STEPS, Durability::Synced),
     (CHILDREN, Durability::Synced),
+    (LOOSE_STEPS, Durability::Written),
+    (LOOSE_CHILDREN, Durability::Written),
 ];
 
 /// What a confirmation means in that queue.
@@ -68,6 +75,8 @@ pub struct Shared {
     stop: AtomicBool,
     /// Producers pause, and vanishing workers behave.
     quiet: AtomicBool,
+    /// Hardly anybody asks for a sync, so that much is only written.
+    pub rarely_synced: AtomicBool,
     /// Producers that are in the middle of something.
     busy: AtomicUsize,
     /// How often all was drained.
@@ -93,6 +102,7 @@ impl Load {
             ledger: Ledger::new(survives),
             stop: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            rarely_synced: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             drains: AtomicU64::new(0),
             idle_since: Default::default(),
@@ -201,6 +211,10 @@ impl Shared {
 
     fn is_quiet(&self) -> bool {
         self.quiet.load(Ordering::SeqCst)
+    }
+
+    fn is_rarely_synced(&self) -> bool {
+        self.rarely_synced.load(Ordering::SeqCst)
     }
 
     /// Runs one piece of a producer's work unless all is to be quiet.

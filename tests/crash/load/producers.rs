@@ -1,6 +1,6 @@
 //! Those who enqueue.
 
-use super::{KEYED, MEMORY, STEPS, SYNCED, Shared, WRITTEN, level_of, pause};
+use super::{KEYED, LOOSE_STEPS, MEMORY, STEPS, SYNCED, Shared, WRITTEN, level_of, pause};
 use crate::ledger::body;
 use crate::seed::Random;
 use ackring::client::{Applied, ClientError, QueueHandle};
@@ -17,15 +17,21 @@ const DEPTH: usize = 16;
 pub fn pipeline(shared: &Shared) {
     let mut random = shared.random();
     let client = shared.client(PATIENT);
-    let queues = [WRITTEN, SYNCED, MEMORY, STEPS].map(|name| shared.queue(&client, name));
+    let queues = [WRITTEN, MEMORY, LOOSE_STEPS, SYNCED, STEPS].map(|name| shared.queue(&client, name));
     while !shared.stops() {
         shared.produce(|| {
             let mut under_way = VecDeque::new();
             for _ in 0..random.within(1, 64) {
-                let queue = &queues[random.below(4) as usize];
+                let rarely = shared.is_rarely_synced();
+                let choices = if rarely { 3 } else { 5 };
+                let mut queue = &queues[random.below(choices) as usize];
+                if rarely && queue.name() == LOOSE_STEPS && random.percent(95) {
+                    queue = &queues[0];
+                }
                 let count = random.within(1, 40);
                 let (stamps, batch) = draw(shared, &mut random, queue.name(), count, false);
-                let more = random.percent(20).then_some(Durability::Synced);
+                let syncs = queue.name() == LOOSE_STEPS || !rarely && random.percent(20);
+                let more = syncs.then_some(Durability::Synced);
                 match client.enqueue_start(queue, &batch, more) {
                     Ok(pending) => under_way.push_back((queue, stamps, pending)),
                     Err(error) => unanswered(shared, &stamps, &error),
@@ -49,7 +55,11 @@ pub fn singles(shared: &Shared) {
     let queues = [WRITTEN, SYNCED].map(|name| shared.queue(&client, name));
     while !shared.stops() {
         shared.produce(|| {
-            let queue = &queues[random.below(2) as usize];
+            let queue = &queues[if shared.is_rarely_synced() {
+                0
+            } else {
+                random.below(2) as usize
+            }];
             let (stamps, batch) = draw(shared, &mut random, queue.name(), 1, false);
             answered(shared, queue, &stamps, client.enqueue(queue, &batch, None));
         });
@@ -62,7 +72,14 @@ pub fn impatient(shared: &Shared) {
     while !shared.stops() {
         shared.produce(|| {
             let client = shared.client(Duration::from_millis(random.within(5, 200)));
-            let queue = shared.queue(&client, if random.percent(50) { WRITTEN } else { SYNCED });
+            let queue = shared.queue(
+                &client,
+                if shared.is_rarely_synced() || random.percent(50) {
+                    WRITTEN
+                } else {
+                    SYNCED
+                },
+            );
             for _ in 0..random.within(1, 30) {
                 let count = random.within(1, 20);
                 let (stamps, batch) = draw(shared, &mut random, queue.name(), count, false);
@@ -82,6 +99,10 @@ pub fn impatient(shared: &Shared) {
 pub fn keyed(shared: &Shared) {
     let mut random = shared.random();
     while !shared.stops() {
+        if shared.is_rarely_synced() {
+            pause(5);
+            continue;
+        }
         shared.produce(|| {
             let count = random.within(1, 20);
             let (stamps, batch) = draw(shared, &mut random, KEYED, count, true);

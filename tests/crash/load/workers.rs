@@ -1,6 +1,6 @@
 //! Those who reserve, settle, and sometimes do not.
 
-use super::{CHILDREN, KEYED, MEMORY, STEPS, SYNCED, Shared, WRITTEN, pause};
+use super::{CHILDREN, KEYED, LOOSE_CHILDREN, LOOSE_STEPS, MEMORY, STEPS, SYNCED, Shared, WRITTEN, pause};
 use crate::ledger::body;
 use crate::seed::Random;
 use ackring::client::{Applied, Client, ClientError, Delivery, QueueHandle, Reserve, Window};
@@ -16,11 +16,12 @@ type Acks = Vec<(usize, u64, Token, u16)>;
 pub fn reserving(shared: &Shared) {
     let mut random = shared.random();
     let client = shared.client(PATIENT);
-    let queues = [WRITTEN, SYNCED, MEMORY, KEYED, CHILDREN].map(|name| shared.queue(&client, name));
+    let queues =
+        [WRITTEN, SYNCED, MEMORY, KEYED, CHILDREN, LOOSE_CHILDREN].map(|name| shared.queue(&client, name));
     while !shared.stops() {
         let drain = shared.drain();
         let mut order: Vec<&QueueHandle> = queues.iter().collect();
-        order.rotate_left(random.below(5) as usize);
+        order.rotate_left(random.below(6) as usize);
         let reserve = Reserve {
             max_jobs: random.within(1, 200) as u32,
             wait: Duration::from_millis(20),
@@ -39,7 +40,8 @@ pub fn subscribed(shared: &Shared) {
     let mut random = shared.random();
     while !shared.stops() {
         let client = shared.client(PATIENT);
-        let queues = [SYNCED, WRITTEN, KEYED, CHILDREN].map(|name| shared.queue(&client, name));
+        let queues =
+            [SYNCED, WRITTEN, KEYED, CHILDREN, LOOSE_CHILDREN].map(|name| shared.queue(&client, name));
         let queues: Vec<&QueueHandle> = queues.iter().collect();
         let window = Window {
             jobs: random.within(1, 300) as u32,
@@ -75,18 +77,21 @@ pub fn stepping(shared: &Shared) {
     let mut random = shared.random();
     let mut client = shared.client(PATIENT);
     while !shared.stops() {
-        let (steps, children) = (shared.queue(&client, STEPS), shared.queue(&client, CHILDREN));
+        let names = [STEPS, CHILDREN, LOOSE_STEPS, LOOSE_CHILDREN];
+        let [steps, children, loose_steps, loose_children] = names.map(|name| shared.queue(&client, name));
         let drain = shared.drain();
         let reserve = Reserve {
             max_jobs: 16,
             wait: Duration::from_millis(20),
             ..Reserve::default()
         };
-        match client.reserve(&[&steps], reserve) {
+        match client.reserve(&[&steps, &loose_steps], reserve) {
             Ok(deliveries) if deliveries.is_empty() => shared.idle(2, drain),
             Ok(deliveries) => {
                 for delivery in &deliveries {
-                    step(shared, &client, &children, delivery);
+                    let is_loose = delivery.queue() == LOOSE_STEPS;
+                    let children = if is_loose { &loose_children } else { &children };
+                    step(shared, &client, children, delivery);
                 }
             }
             Err(error) => shared.expect_absence(&error),
@@ -208,7 +213,7 @@ fn step(shared: &Shared, client: &Client, children: &QueueHandle, delivery: &Del
     let Some(stamp) = note(shared, delivery) else {
         return;
     };
-    let child = shared.ledger.attempt(CHILDREN, Some(stamp));
+    let child = shared.ledger.attempt(children.name(), Some(stamp));
     let (mut settles, mut jobs) = (SettleBuilder::new(), EnqueueBuilder::new());
     settles.ack(delivery.token(), None);
     jobs.push(&body(child), &JobOptions::default());

@@ -26,7 +26,17 @@ const CUTS: u64 = 4;
 /// Cuts between two moments at which all is drained and compared.
 const ROUND: u64 = 4;
 
-const ARGUMENTS: [&str; 6] = ["--log-bytes-max", "48MiB", "--slots", "65536", "--threads", "2"];
+/// Small segments, so that many are used again.
+const ARGUMENTS: [&str; 8] = [
+    "--segment-bytes",
+    "256KiB",
+    "--log-bytes-max",
+    "24MiB",
+    "--slots",
+    "65536",
+    "--threads",
+    "2",
+];
 
 /// Mounts, or says why not.
 pub fn mount(path: &Path, disk: Disk) -> Option<Mounted> {
@@ -110,12 +120,14 @@ fn a_power_cut_takes_nothing_that_was_confirmed_as_synced() {
 
 impl Run {
     fn wait_for_the_moment(&mut self, load: &Load) {
+        let rarely = self.random.percent(50);
+        load.shared.rarely_synced.store(rarely, Ordering::SeqCst);
         if self.random.percent(50) {
-            thread::sleep(Duration::from_millis(self.random.within(1, 400)));
+            thread::sleep(Duration::from_millis(self.random.within(1, 700)));
             return;
         }
         let confirmations = &load.shared.ledger.confirmations;
-        let until = confirmations.load(Ordering::Relaxed) + self.random.within(1, 4_000);
+        let until = confirmations.load(Ordering::Relaxed) + self.random.within(1, 10_000);
         cli::eventually("confirmations", || {
             (confirmations.load(Ordering::Relaxed) >= until).then_some(())
         });

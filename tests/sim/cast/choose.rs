@@ -35,9 +35,8 @@ impl Link {
                 continue;
             }
             if self.dice.per_mille(10) {
-                // Hangs up, for a moment or for long.
-                let turns = self.dice.pick(&[1, 10, 100]);
-                self.away.set(self.dice.range(1, turns));
+                // Hangs up, for a moment or for longer than the grace.
+                self.away_until_ms = now_ms + self.dice.below(3 * u64::from(self.stage.plan.grace_ms) + 20);
                 return;
             }
             let key = match plan.role {

@@ -11,7 +11,7 @@ use ackring::wire::{
     response,
 };
 use ackring::{Class, ErrorCode, JobId, limits};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -62,8 +62,8 @@ pub struct Link {
     /// Subscriptions, and when they were asked for.
     pub subscriptions: HashMap<u32, (Event, u64)>,
     pub next_ms: u64,
-    /// It stays away until it was asked so often whether it wants to be connected.
-    pub away: Cell<u64>,
+    /// It stays away until then.
+    pub away_until_ms: u64,
     /// It has heard nothing for long, or was told to go.
     gives_up: bool,
     pub heard_ms: u64,
@@ -89,7 +89,7 @@ impl Link {
             by_handle: HashMap::new(),
             subscriptions: HashMap::new(),
             next_ms: 0,
-            away: Cell::new(0),
+            away_until_ms: 0,
             gives_up: false,
             heard_ms: 0,
             said_ms: 0,
@@ -549,7 +549,7 @@ impl Actor for Link {
         oracle.conn_closed(conn);
     }
 
-    fn wants_connection(&self) -> bool {
+    fn wants_connection(&self, now_ms: u64) -> bool {
         if self.conn.is_some() && self.gives_up {
             return false;
         }
@@ -558,11 +558,7 @@ impl Actor for Link {
         match self.stage.mood.get() {
             Mood::Drain => is_drainer && !is_drained,
             _ if is_drainer => false,
-            Mood::Work => {
-                let away = self.away.get();
-                self.away.set(away.saturating_sub(1));
-                away == 0
-            }
+            Mood::Work => now_ms >= self.away_until_ms,
             // There may be room for a few only.
             Mood::Finish => !self.party.borrow().is_finished(),
         }
