@@ -66,6 +66,9 @@ use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use timer::Wheel;
 
+/// How far ahead generations are logged as being in use.
+const GENERATIONS_AHEAD: u32 = 1 << 18;
+
 /// Called after jobs became ready in a queue for which somebody waits: the queue, the bits of those who wait, and
 /// how many jobs there are.
 pub type Waker = Arc<dyn Fn(QueueId, u64, usize) + Send + Sync>;
@@ -104,7 +107,7 @@ pub struct Engine {
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
     opened_ms: u64,
-    /// The log says that generations up to this one are in use; 0 for nothing said yet.
+    /// The log says, on the disk, that generations up to this one may be in use; 0 for nothing said yet.
     generation_told: AtomicU32,
 }
 
@@ -209,8 +212,8 @@ impl Engine {
         }
     }
 
-    /// Notes that generations up to `generation` are in use, and logs it each time another 2^16 are begun, so
-    /// that ids of jobs that leave no other trace are not given out again after a restart.
+    /// Notes that generations up to `generation` are in use, and sees to it that a later start knows, so that ids of
+    /// jobs that leave no other trace are not given out again: neither after a restart nor after a power cut.
     fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
         self.slab.raise_generation(generation);
         let told = self.generation_told.load(Ordering::Relaxed);
@@ -220,20 +223,22 @@ impl Engine {
         self.tell_generation(generation, now_ms)
     }
 
-    /// Logs that generations up to `generation`, rounded up, are in use.
+    /// Logs that generations up to one far above `generation` may be in use, and waits for the disk: a power cut that
+    /// takes a job must not take the knowledge that its id was given out. Once a start, and then once in
+    /// [`GENERATIONS_AHEAD`] uses of one slot.
     #[cold]
     fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        const STEP: u32 = 1 << 16;
-        let high = generation | (STEP - 1);
+        let high = generation.wrapping_add(GENERATIONS_AHEAD) | 0xffff;
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();
-        self.append(
+        let (_, end) = self.append(
             journal::Kind::Generation,
             0,
             &body,
             crate::log::Room::Settle,
             now_ms,
         )?;
+        self.durable.sync_to(end)?;
         // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
         self.generation_told.store(high, Ordering::Relaxed);
         Ok(())

@@ -34,6 +34,7 @@ impl Engine {
         }
         let mut recovery = Recovery::new(config.slots);
         let logged = config.directory.is_some();
+        let log_directory = config.directory.clone().unwrap_or_default();
         let log_config = LogConfig {
             directory: config.directory,
             segment_bytes: config.segment_bytes,
@@ -107,12 +108,15 @@ impl Engine {
             (recovery.generation_high | 0xffff).wrapping_add(1)
         };
         engine.slab.restore(recovery.fresh_from, high);
-        if high != 0 {
-            // What told of the generations may stand in a segment that goes before another is begun. The segment of
-            // this start is still empty, so it takes this record.
-            let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
-        }
+        // What told of the generations may stand in a segment that goes before more are told of. The segment of this
+        // start is still empty, so it takes this record.
+        engine
+            .tell_generation(high, now_ms)
+            .map_err(|error| OpenError::Io {
+                action: "write to the log in",
+                path: log_directory,
+                source: std::io::Error::other(error.to_string()),
+            })?;
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;
         Ok((engine, summary))
