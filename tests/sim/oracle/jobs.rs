@@ -87,7 +87,8 @@ impl Oracle {
                 over: None,
                 may_end: BTreeSet::new(),
                 alive_at,
-                perhaps_over: false,
+                // An answer made again may be about a job that ended long ago.
+                perhaps_over: replayed && (self.intents[intent].perhaps_over || born == Safe::Memory),
                 ack_sent: false,
                 reject_sent: false,
                 cancel_sent: false,

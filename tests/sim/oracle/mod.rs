@@ -73,6 +73,8 @@ pub struct Intent {
     pub request: RequestRef,
     /// The job that came of it, as far as that is known.
     job: Option<u64>,
+    /// Its job was there once and may have come to its end.
+    perhaps_over: bool,
     /// Confirmed once, and found gone after a crash that it did not have to survive.
     lost: bool,
 }
@@ -389,6 +391,7 @@ impl Intent {
             level,
             request: 0,
             job: None,
+            perhaps_over: false,
             lost: false,
         }
     }
