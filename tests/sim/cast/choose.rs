@@ -22,15 +22,14 @@ impl Link {
         let mut rounds = 0;
         while now_ms >= self.next_ms && rounds < 4 {
             rounds += 1;
-            let (open, full, works) = {
+            let (open, full) = {
                 let party = self.party.borrow();
-                (party.pending.len(), party.is_window_full(), party.works())
+                (party.pending.len(), party.is_window_full())
             };
-            if !works || full || open >= plan.in_flight {
+            if full || open >= plan.in_flight {
                 return;
             }
             self.next_ms = now_ms + self.dice.below(plan.pause_ms + 1);
-            self.party.borrow_mut().requests_left -= 1;
             if self.dice.per_mille(30) {
                 self.send_again();
                 continue;

@@ -50,6 +50,13 @@ impl Party {
             let payload = payload_of(stamp, payload_len);
             let meta = meta_of(stamp, meta_len);
             let key = wish.key.map(|key| format!("key-{key}")).unwrap_or_default();
+            let wish = match wish.key {
+                Some(key) => &Wish {
+                    key: Some(key),
+                    ..Wish::default()
+                },
+                None => wish,
+            };
             let options = JobOptions {
                 priority: wish.priority,
                 delay_ms: wish.delay_ms,

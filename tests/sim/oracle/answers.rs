@@ -22,6 +22,14 @@ impl Oracle {
     pub fn answered(&mut self, request: RequestRef, conn: ConnRef, sent: (Event, u64), answer: Answer) {
         self.tick();
         self.conn_alive(conn, sent.0, sent.1);
+        let line = match &answer {
+            Answer::Deliveries(seen) => {
+                let seen: Vec<_> = seen.iter().map(|one| (one.id, one.attempt)).collect();
+                format!("#{} request {request} on {conn}: {seen:x?}", self.event)
+            }
+            other => format!("#{} request {request} on {conn}: {other:?}", self.event),
+        };
+        self.trace.note(line);
         let record = &mut self.requests[request];
         record.unanswered = record.unanswered.saturating_sub(1);
         match answer {
@@ -40,6 +48,9 @@ impl Oracle {
 
     /// Jobs were pushed to a subscription that was asked for then.
     pub fn pushed(&mut self, conn: ConnRef, asked: (Event, u64), seen: &[Seen]) {
+        let jobs: Vec<_> = seen.iter().map(|one| (one.id, one.attempt)).collect();
+        self.trace
+            .note(format!("#{} push on {conn}: {jobs:x?}", self.event));
         self.delivered(conn, Source::Push(asked.0, asked.1), seen);
     }
 
@@ -167,6 +178,9 @@ impl Oracle {
                 Verdict::Applied(known) => Verdict::Applied(known.or_safer(safe)),
                 _ => Verdict::Applied(safe),
             };
+            if record.answered == 0 {
+                record.answered = self.event;
+            }
         } else if record.unanswered == 0 && !matches!(record.ask, Ask::Purge(..)) {
             self.requests[request].verdict = Verdict::Unsent;
         }

@@ -56,6 +56,10 @@ impl Oracle {
             for status in jobs {
                 self.counts.listed += 1;
                 self.check_listed(queue, &status);
+                self.trace.note(format!(
+                    "listed {} in {queue}: {}, {} deliveries",
+                    status.id, status.state, status.deliveries
+                ));
                 listed.insert(status.id.0, status);
             }
         }
@@ -318,6 +322,7 @@ impl Oracle {
         let ids: Vec<u64> = self.jobs.keys().copied().collect();
         for id in ids {
             let survived = self.survived(self.jobs[&id].born);
+            let may_be_over = self.may_be_over(id, None);
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             match listed.get(&id) {
                 Some(status) => {
@@ -343,10 +348,15 @@ impl Oracle {
                 None if !survived && loss.is_some() => {
                     let intent = job.intent;
                     let level = self.intents[intent].level;
-                    self.jobs.remove(&id);
-                    self.gone.insert(id, self.intents[intent].stamp);
+                    // Lost, or over: who sends it again may get another one.
                     self.intents[intent].job = None;
-                    self.intents[intent].lost = level > Durability::Memory;
+                    self.intents[intent].lost = level > Durability::Memory && !may_be_over;
+                    if may_be_over {
+                        job.over = Some((Safe::Synced, self.event, None));
+                    } else {
+                        self.jobs.remove(&id);
+                        self.gone.insert(id, self.intents[intent].stamp);
+                    }
                 }
                 None => {
                     let safe = Safe::Synced;
