@@ -395,7 +395,7 @@ impl<'a> TakeOver<'a> {
         let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
-            if used.is_rebuilt() {
+            if used.has_lost_header() {
                 segment
                     .write_header(header, true)
                     .map_err(failed("write the header of", &found.path))?;

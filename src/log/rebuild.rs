@@ -45,7 +45,8 @@ pub(super) fn rebuild(bytes: &[u8], around: &Surroundings) -> Option<SegmentHead
     let shape = around.shape.or(claimed.map(|header| LogShape {
         log_id: header.log_id,
         segment_bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        files: header.files.get(),
+        // What it says may be just what is damaged, and files that never were would be missed at the next start.
+        files: 0,
     }))?;
     let claimed_boot = claimed.map(|header| header.boot.get());
     let boot = boot_of(sequence, is_boot, claimed_boot, &around.known);

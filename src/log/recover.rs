@@ -184,6 +184,16 @@ impl Recovery {
             self.corruptions
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
         }
+        // A salvage fills a file that was cut with zeros. It is judged as it will be then: padding whose beginning is
+        // there is whole again, and the log must not end elsewhere at the next start.
+        let mut filled = Vec::new();
+        let bytes = if bytes.len() < header.segment_bytes.get() as usize {
+            filled.extend_from_slice(bytes);
+            filled.resize(header.segment_bytes.get() as usize, 0);
+            &filled
+        } else {
+            bytes
+        };
         if self
             .boots
             .last()
@@ -212,6 +222,7 @@ impl Recovery {
         };
         let gaps = std::cell::RefCell::new(Vec::<Gap>::new());
         let written_ms = std::cell::Cell::new(*last_ms);
+        let note_before = *note_max;
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
             boot.pending.append(&mut gaps.borrow_mut());
@@ -255,7 +266,9 @@ impl Recovery {
         let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());
         boot.torn = is_torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);
-        if has_engine_record {
+        // A note that no earlier segment tells is kept as well: a start that makes a spare of this one and dies would
+        // leave none.
+        if has_engine_record || *note_max > note_before {
             *kept = Kept {
                 sequence,
                 end: boot.end,

@@ -6,6 +6,8 @@
 )]
 
 mod disk;
+mod log_damage;
+mod log_exhaustive;
 mod log_random;
 mod log_symptoms;
 mod log_world;
