@@ -53,6 +53,7 @@ pub use replay::RequestId;
 pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::{Durability, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition};
@@ -105,6 +106,9 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
+    /// Of a planted bug: attempts that should have been logged.
+    #[cfg(planted)]
+    late_attempts: Mutex<Vec<journal::ReserveEntry>>,
     closed: AtomicBool,
     opened_ms: u64,
     /// The log says, on the disk, that generations up to this one may be in use; 0 for nothing said yet.
@@ -201,7 +205,7 @@ impl Engine {
 
     /// Tells waiters, if there are any, that `jobs` became ready.
     fn wake(&self, queue: &Queue, jobs: usize) {
-        if jobs == 0 {
+        if jobs == 0 || is_planted(Plant::LoseWakeup) {
             return;
         }
         let bits = queue.waiters();
@@ -238,7 +242,9 @@ impl Engine {
             crate::log::Room::Settle,
             now_ms,
         )?;
-        self.durable.sync_to(end)?;
+        if !is_planted(Plant::RepeatIds) {
+            self.durable.sync_to(end)?;
+        }
         // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
         self.generation_told.store(high, Ordering::Relaxed);
         Ok(())

@@ -9,6 +9,7 @@ use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError};
 use crate::ring::{ChunkPool, Ring};
@@ -96,6 +97,8 @@ impl Engine {
             waker: OnceLock::new(),
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
+            #[cfg(planted)]
+            late_attempts: Mutex::default(),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
             generation_told: AtomicU32::new(0),
@@ -175,6 +178,7 @@ impl Engine {
                 timers.push((fields.expires_ms, order, entry));
             }
             match phase {
+                Phase::Leased if is_planted(Plant::LoseLeaseTimer) => slot.publish(word.with(TIMED)),
                 Phase::Scheduled | Phase::Leased => {
                     let entry = Entry::new(fields.at_ms, id, Watch::Deadline(word.attempt()));
                     timers.push((fields.at_ms.div_ceil(TICK_MS), order, entry));
@@ -184,6 +188,7 @@ impl Engine {
                     slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
                     // A job that was delayed has its due time there, whether it is told of as Ready (in a copy) or not.
                     if word.attempt() == 0 && fields.at_ms <= fields.enqueued_ms {
+                        let order = if is_planted(Plant::MixOrder) { 0 } else { order };
                         fresh.push((0, order, number));
                     } else {
                         retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));

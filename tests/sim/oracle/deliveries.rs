@@ -114,10 +114,14 @@ impl Oracle {
         if seen.redelivered != (seen.attempt > 1) {
             broken!("body", "job {id:016x}: attempt {} and its flag", seen.attempt);
         }
-        if seen.attempts > seen.max_attempts || seen.attempts == 0 {
+        let allowed = match intent.max_attempts {
+            0 => self.queues[intent.queue].options.max_attempts,
+            own => own,
+        };
+        if seen.attempts > seen.max_attempts || seen.attempts == 0 || seen.max_attempts < allowed {
             broken!(
                 "over-limit",
-                "job {id:016x} was handed out for attempt {} of {}",
+                "job {id:016x} was handed out for attempt {} of {}, with {allowed} allowed",
                 seen.attempts,
                 seen.max_attempts
             );

@@ -260,11 +260,6 @@ impl Oracle {
         self.now_ms = now_ms;
     }
 
-    /// What the server's clock said last.
-    pub fn now_ms(&self) -> u64 {
-        self.now_ms
-    }
-
     /// Something for those who read the trace.
     pub fn remark(&self, line: String) {
         self.trace.note(line);
