@@ -114,7 +114,9 @@ impl Oracle {
         if seen.redelivered != (seen.attempt > 1) {
             broken!("body", "job {id:016x}: attempt {} and its flag", seen.attempt);
         }
+        // A redrive gives as many attempts anew as the queue would, which may be fewer than there were left.
         let allowed = match intent.max_attempts {
+            _ if self.was_redriven() => 1,
             0 => self.queues[intent.queue].options.max_attempts,
             own => own,
         };
@@ -126,6 +128,11 @@ impl Oracle {
                 seen.max_attempts
             );
         }
+    }
+
+    fn was_redriven(&self) -> bool {
+        let mut asks = self.requests.iter().map(|record| &record.ask);
+        asks.any(|ask| matches!(ask, super::Ask::Redrive))
     }
 
     /// Attempt numbers rise, and nothing comes that is over. Says whether the delivery is new.

@@ -134,11 +134,15 @@ impl Oracle {
                 && known.stamp != facts.stamp
                 && asked_ms < known.to_ms + window_ms
         });
+        // Sent, and nobody knows when it was accepted.
         let perhaps = self.intents.iter().any(|other| {
             (other.queue, other.key) == (facts.queue, facts.key)
                 && other.stamp != facts.stamp
-                && other.job.is_none()
                 && self.may_apply(other.request)
+                && !self
+                    .keys
+                    .iter()
+                    .any(|known| known.queue == other.queue && known.stamp == other.stamp)
         });
         if facts.key.is_none() || !known && !perhaps {
             broken!(
