@@ -57,7 +57,8 @@ impl Desk {
         } else {
             confirmed.level
         };
-        let waits = level == Durability::Synced && self.hub.engine.durable() < position;
+        let is_due = !is_planted(Plant::ConfirmBeforeSync);
+        let waits = is_due && level == Durability::Synced && self.hub.engine.durable() < position;
         (level, waits.then_some(position))
     }
 

@@ -17,6 +17,14 @@ fi
 missed=0
 printf '%-22s %7s  %s\n' "bug" "seeds" "seen by"
 for bug in "$@"; do
+    # The log's own histories first: they have writers that are in the middle of a record, which one thread has not.
+    said=$(RUSTFLAGS="--cfg planted" ACKRING_PLANT=$bug cargo test --no-default-features --features server \
+        --test sim log_ 2>/dev/null || true)
+    check=$(printf '%s\n' "$said" | sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' | head -n 1)
+    if [ -n "$check" ]; then
+        printf '%-22s %7s  %s\n' "$bug" "test" "$check"
+        continue
+    fi
     said=$(RUSTFLAGS="--cfg planted" ACKRING_PLANT=$bug ACKRING_SEED=1 ACKRING_RUNS=$seeds ACKRING_FAILURES=1 \
         cargo test --no-default-features --features server --test sim hunt -- --ignored --nocapture 2>/dev/null || true)
     count=$(printf '%s\n' "$said" | sed -n 's/^after \([0-9]*\) seeds$/\1/p')

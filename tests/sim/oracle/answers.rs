@@ -197,7 +197,8 @@ impl Oracle {
                     .iter()
                     .any(|resume| self.may_apply(*resume));
                 let swept = self.may_be_swept(queue, self.requests[request].first_sent);
-                if !open && !swept && safe != Safe::Memory && self.requests[request].sends == 1 {
+                let resumed = self.queues[queue].resume_sent > self.requests[request].first_sent;
+                if !open && !resumed && !swept && safe != Safe::Memory && self.requests[request].sends == 1 {
                     self.queues[queue].paused = Some(event);
                 }
             }

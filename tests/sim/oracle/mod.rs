@@ -160,6 +160,8 @@ struct QueueFacts {
     paused: Option<Event>,
     pauses: BTreeSet<RequestRef>,
     resumes: BTreeSet<RequestRef>,
+    /// When the last of them was sent.
+    resume_sent: Event,
 }
 
 /// See the [module](self).
@@ -231,6 +233,7 @@ impl Oracle {
             paused: None,
             pauses: BTreeSet::new(),
             resumes: BTreeSet::new(),
+            resume_sent: 0,
         };
         Self {
             trace,

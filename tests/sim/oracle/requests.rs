@@ -184,6 +184,7 @@ impl Oracle {
             }
             Ask::Resume(queue) => {
                 self.queues[queue].resumes.insert(request);
+                self.queues[queue].resume_sent = self.event;
                 self.queues[queue].paused = None;
             }
             _ => {}
