@@ -5,6 +5,10 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+#[path = "engine/model/driver.rs"]
+mod driver;
+#[path = "fuzz_targets/engine_ops.rs"]
+mod engine_ops;
 #[path = "fuzz_targets/histories.rs"]
 mod histories;
 #[path = "fuzz_targets/log_recover.rs"]
@@ -13,10 +17,17 @@ mod log_recover;
 mod mutations;
 #[path = "fuzz_targets/ram_disk.rs"]
 mod ram_disk;
+#[path = "engine/model/reference.rs"]
+mod reference;
+#[path = "engine/model/source.rs"]
+mod source;
 #[path = "fuzz_targets/wire_again.rs"]
 mod wire_again;
 #[path = "fuzz_targets/wire_decode.rs"]
 mod wire_decode;
+#[path = "engine/world.rs"]
+#[allow(dead_code, reason = "of the engine's tests; the driver uses a part")]
+mod world;
 
 use std::path::PathBuf;
 
@@ -87,5 +98,10 @@ fn wire_decode_over_its_corpus() {
 
 #[test]
 fn log_recover_over_its_corpus() {
-    run("log_recover", 2_000, 60, log_recover::run);
+    run("log_recover", 1_000, 60, log_recover::run);
+}
+
+#[test]
+fn engine_ops_over_its_corpus() {
+    run("engine_ops", 100, 2_000, engine_ops::run);
 }
