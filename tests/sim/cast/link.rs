@@ -3,12 +3,12 @@
 use super::party::{Held, Party};
 use super::{Mood, Stage};
 use crate::actor::Actor;
-use crate::rng::Rng;
 use crate::oracle::{Answer, ConnRef, Event, Seen};
 use crate::plan::Role;
+use crate::rng::Rng;
 use ackring::wire::{
-    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome, compose,
-    response,
+    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome,
+    compose, response,
 };
 use ackring::{Class, ErrorCode, JobId, limits};
 use std::cell::RefCell;
@@ -179,7 +179,8 @@ impl Link {
     fn resend(&mut self) {
         let keys: Vec<u64> = {
             let party = self.party.borrow();
-            let idle = |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
+            let idle =
+                |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
             let idle = party.pending.iter().filter(|(_, pending)| idle(pending));
             idle.map(|(key, _)| *key).collect()
         };
@@ -211,7 +212,11 @@ impl Link {
         match (what, error) {
             (What::Hello, None) => self.welcomed(frame.body, sent.0),
             (What::Hello, Some((code, reply))) => {
-                assert!(code.class() == Class::Reconnect, "HELLO is answered {code}: {}", reply.text);
+                assert!(
+                    code.class() == Class::Reconnect,
+                    "HELLO is answered {code}: {}",
+                    reply.text
+                );
                 self.gives_up = true;
             }
             (What::Open(queue), None) => {
@@ -224,7 +229,10 @@ impl Link {
             (What::Request(key), error) => self.request_answered(key, sent, &header, frame.body, error),
             (What::Again(request), error) => {
                 let answer = self.answer(&header, frame.body, error.map(|(code, _)| code));
-                self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+                self.stage
+                    .oracle
+                    .borrow_mut()
+                    .answered(request, conn, sent, answer);
             }
             (What::Subscribe, None) => {
                 let subscription = response::decode_handle(frame.body).expect("a subscription");
@@ -298,7 +306,13 @@ impl Link {
         error: Option<(ErrorCode, ErrorReply)>,
     ) {
         let Some(conn) = self.conn else { return };
-        let Some(request) = self.party.borrow().pending.get(&key).map(|pending| pending.request) else {
+        let Some(request) = self
+            .party
+            .borrow()
+            .pending
+            .get(&key)
+            .map(|pending| pending.request)
+        else {
             // Answered on another connection before.
             return;
         };
@@ -312,7 +326,10 @@ impl Link {
             Answer::Deliveries(seen) => !seen.is_empty(),
             Answer::Refused(_) => false,
         };
-        self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+        self.stage
+            .oracle
+            .borrow_mut()
+            .answered(request, conn, sent, answer);
         if self.drain.waits_for == Some(key) {
             self.drain.refused = code;
         }

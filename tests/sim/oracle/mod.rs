@@ -310,7 +310,10 @@ impl Oracle {
         let conn = &mut self.conns[conn];
         conn.alive_ms = conn.alive_ms.max(sent_ms);
         if let Some((_, text)) = conn.suspects.iter().find(|(at, _)| *at < sent) {
-            broken!("two-leases", "{text}; and the connection of the first was never lost");
+            broken!(
+                "two-leases",
+                "{text}; and the connection of the first was never lost"
+            );
         }
     }
 
