@@ -18,15 +18,19 @@
 mod admin;
 mod admit;
 mod bulk;
+mod census;
 mod change;
 mod codec;
 mod config;
 mod dedupe;
 mod deliver;
 mod enqueue;
+mod examine;
 mod expire;
 mod finish;
 pub mod journal;
+mod loss;
+mod loss_report;
 mod open;
 #[doc(hidden)]
 pub mod queue;
@@ -41,12 +45,15 @@ pub mod slab;
 pub mod slot;
 mod status;
 mod step;
+mod strays;
 mod timer;
 pub mod transition;
 
-pub use config::{EngineConfig, RecoverySummary};
+pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};
 pub use enqueue::EnqueueReply;
+pub use examine::{Examination, examine};
+pub use loss::{Losses, LostJob, LostPlace};
 pub use queue::QueueId;
 pub use replay::RequestId;
 
