@@ -76,7 +76,8 @@ pub struct Confirmed {
     /// The level that is reached, for [`Durability::Synced`] only once [`Engine::durable`] has reached
     /// `position`.
     pub level: Durability,
-    /// The end of the record, where there is one in the durable log.
+    /// The end of the record, where there is one in the durable log; a place inside it where `replayed`. Once
+    /// [`Engine::durable`] is as far, the record is on the disk.
     pub position: Option<LogPosition>,
     /// Whether the request had been carried out before and this is its answer made again.
     pub replayed: bool,
@@ -276,7 +277,10 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
+    // A place inside the record: the log is durable up to the end of a record, so this waits for all of it. Where
+    // the record begins, the log may be durable without it.
+    let inside = applied.position.plus(1);
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(inside);
     let level = if position.is_some() {
         Durability::Written
     } else {

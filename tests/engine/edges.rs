@@ -1,0 +1,53 @@
+//! What went wrong where two rules meet, at the ends of ranges, or when the log is full: each under its symptom.
+
+use crate::disk::{SimDisk, SimOptions};
+use crate::symptoms::fill_log;
+use crate::world::World;
+use ackring::engine::{Confirmed, EnqueueReply, QueueId, RequestId};
+use ackring::{
+    Backoff, EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions, Refusal,
+};
+use std::collections::HashSet;
+
+fn no_backoff() -> QueueOptions {
+    QueueOptions {
+        backoff: Backoff::List(vec![0]),
+        ..QueueOptions::default()
+    }
+}
+
+fn numbered(number: u64) -> RequestId {
+    RequestId { session: 77, number }
+}
+
+/// `count` jobs with empty payloads.
+fn empty_jobs(count: usize) -> Vec<u8> {
+    let mut builder = EnqueueBuilder::new();
+    (0..count).for_each(|_| builder.push(b"", &JobOptions::default()));
+    let mut bytes = Vec::new();
+    builder.write_to(&mut bytes);
+    bytes
+}
+
+fn push_empty(world: &World, queue: QueueId, count: usize, request: RequestId) -> Result<Confirmed, Refusal> {
+    let bytes = empty_jobs(count);
+    let batch = EnqueueBatch::parse(count, &bytes).unwrap();
+    let mut reply = EnqueueReply::default();
+    world
+        .engine()
+        .enqueue(queue, &batch, None, request, world.now_ms, &mut reply)
+}
+
+#[test]
+fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_that_was_not() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    world.push(queue, b"first of all");
+    world.engine().sync().unwrap();
+    push_empty(&world, queue, 1, numbered(1)).unwrap();
+    let again = push_empty(&world, queue, 1, numbered(1)).unwrap();
+    assert!(again.replayed);
+    assert!(again.position.unwrap() > world.engine().durable());
+    world.engine().sync().unwrap();
+    assert!(again.position.unwrap() <= world.engine().durable());
+}
