@@ -39,6 +39,23 @@ fn push_empty(world: &World, queue: QueueId, count: usize, request: RequestId) -
 }
 
 #[test]
+fn a_reserve_went_round_for_ever_over_a_job_past_its_ttl_while_the_log_was_full() {
+    let mut world = World::logged();
+    let (queue, busy) = (world.create("q", no_backoff()), world.queue("busy"));
+    let brief = JobOptions {
+        ttl_ms: 5_000,
+        ..JobOptions::default()
+    };
+    let id = world.push_with(queue, b"x", brief);
+    world.push(busy, b"y");
+    let job = world.reserve_one(busy);
+    fill_log(&world, job.token);
+    world.now_ms += 10_000;
+    assert_eq!(world.reserve(queue, 10), []);
+    assert_eq!(world.state(id), JobState::Ready);
+}
+
+#[test]
 fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_that_was_not() {
     let world = World::logged();
     let queue = world.create("q", no_backoff());
