@@ -174,9 +174,8 @@ impl Engine {
                         ));
                         count += 1;
                     }
-                    if set.changes.len() == SWEEP_BATCH {
-                        self.carry_out(&mut set, RequestId::NONE, now_ms, &[])?;
-                        set.clear();
+                    if set.changes.len() > SWEEP_BATCH {
+                        self.purge_all_but_last(&mut set, now_ms)?;
                     }
                 }
                 let confirmed = self.carry_out(&mut set, request, now_ms, &[])?;
@@ -188,6 +187,16 @@ impl Engine {
             },
         )?;
         Ok((count, confirmed))
+    }
+
+    /// Carries a set out but for its last change: the record that ends a purge bears the request's number, and so
+    /// must not be empty.
+    fn purge_all_but_last(&self, set: &mut ChangeSet<'_>, now_ms: u64) -> Result<(), Refusal> {
+        let last = set.changes.pop();
+        let done = self.carry_out(set, RequestId::NONE, now_ms, &[]);
+        set.clear();
+        set.changes.extend(last);
+        done.map(|_| ()).inspect_err(|_| self.undo(set))
     }
 
     /// Logs and applies a set of changes, and notes the request as carried out if it changed anything.

@@ -56,6 +56,22 @@ fn a_reserve_went_round_for_ever_over_a_job_past_its_ttl_while_the_log_was_full(
 }
 
 #[test]
+fn a_purge_of_exactly_one_records_worth_sent_again_took_what_had_come_since() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let purge = || {
+        world
+            .engine()
+            .purge(queue, &[JobState::Ready], numbered(1), world.now_ms)
+    };
+    push_empty(&world, queue, 512, RequestId::NONE).unwrap();
+    assert_eq!(purge().unwrap().0, 512);
+    let id = world.push(queue, b"since");
+    assert_eq!(purge().unwrap_err().code, ErrorCode::AlreadyApplied);
+    assert_eq!(world.state(id), JobState::Ready);
+}
+
+#[test]
 fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_that_was_not() {
     let world = World::logged();
     let queue = world.create("q", no_backoff());
