@@ -72,6 +72,32 @@ fn a_purge_of_exactly_one_records_worth_sent_again_took_what_had_come_since() {
 }
 
 #[test]
+fn a_job_redriven_after_its_last_delivery_number_had_a_lease_that_never_ended() {
+    let mut world = World::in_memory();
+    let queue = world.create("q", no_backoff());
+    let id = world.push(queue, b"x");
+    for attempt in 1..=ackring::limits::DELIVERIES_MAX {
+        let job = world.reserve_one(queue);
+        assert_eq!(job.token.attempt, attempt);
+        world.settle(|batch| batch.release(job.token));
+    }
+    assert_eq!(world.state(id), JobState::Dead);
+    let mut items = Vec::new();
+    let (count, _) = world
+        .engine()
+        .redrive(queue, Some(&[id]), 1, RequestId::NONE, world.now_ms, &mut items)
+        .unwrap();
+    assert_eq!((count, items[0].code), (0, ErrorCode::WrongState));
+    let (count, _) = world
+        .engine()
+        .redrive(queue, None, 1, RequestId::NONE, world.now_ms, &mut items)
+        .unwrap();
+    assert_eq!((count, world.reserve(queue, 1).len()), (0, 0));
+    world.pass(100_000);
+    assert_eq!(world.state(id), JobState::Dead);
+}
+
+#[test]
 fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_that_was_not() {
     let world = World::logged();
     let queue = world.create("q", no_backoff());
