@@ -130,6 +130,7 @@ impl Recovery {
                     session: told.session,
                     highest: told.highest,
                     applied: told.applied,
+                    under_way_from: u32::MAX,
                 };
                 self.sessions.restore_session(&snapshot, record.position, now_ms);
             }
