@@ -258,6 +258,7 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
         }
         registry.restore(queue);
     }
+    registry.number_from(recovery.queues_seen);
 }
 
 /// Chunks that hold every slot's handle in a ready ring and in a retention at once, and young leases besides. A
