@@ -201,6 +201,14 @@ impl Log {
         })
     }
 
+    /// The segment of `position`, where the body of a job stands that is still counted, is not used again before the
+    /// log is durable up to `until`. Whoever calls this looks afterwards whether the body was moved meanwhile.
+    pub fn keep_until(&self, position: LogPosition, until: LogPosition) {
+        if let Some(segment) = self.segments.by_sequence(position.sequence()) {
+            segment.live.keep_until(until);
+        }
+    }
+
     /// Shows the engine's records of a segment that is no longer written, in order. `false` when it is not in
     /// use, is still being written, or has a record that is not committed yet.
     pub fn visit_segment(&self, sequence: u32, visit: &mut dyn FnMut(Recovered<'_>)) -> bool {
