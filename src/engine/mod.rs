@@ -26,6 +26,7 @@ mod deliver;
 mod enqueue;
 mod expire;
 mod finish;
+mod generations;
 pub mod journal;
 mod open;
 #[doc(hidden)]
@@ -54,10 +55,11 @@ pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
+use generations::Generations;
 use parking_lot::Mutex;
 use queue::Queue;
 use registry::Registry;
@@ -105,8 +107,7 @@ pub struct Engine {
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
     opened_ms: u64,
-    /// The log says that generations up to this one are in use; 0 for nothing said yet.
-    generation_told: AtomicU32,
+    generations: Generations,
 }
 
 impl Engine {
@@ -208,36 +209,6 @@ impl Engine {
         {
             waker(queue.id, bits, jobs);
         }
-    }
-
-    /// Notes that generations up to `generation` are in use, and logs it each time another 2^16 are begun, so
-    /// that ids of jobs that leave no other trace are not given out again after a restart.
-    fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        self.slab.raise_generation(generation);
-        let told = self.generation_told.load(Ordering::Relaxed);
-        if told != 0 && !slab::is_newer(generation, told) {
-            return Ok(());
-        }
-        self.tell_generation(generation, now_ms)
-    }
-
-    /// Logs that generations up to `generation`, rounded up, are in use.
-    #[cold]
-    fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        const STEP: u32 = 1 << 16;
-        let high = generation | (STEP - 1);
-        self.durable.set_segment_note(u64::from(high));
-        let body = u64::from(high).to_le_bytes();
-        self.append(
-            journal::Kind::Generation,
-            0,
-            &body,
-            crate::log::Room::Settle,
-            now_ms,
-        )?;
-        // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
-        self.generation_told.store(high, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Appends a small record to the durable log; returns where it stands and where it ends.

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::config::{EngineConfig, RecoverySummary};
+use super::generations::Generations;
 use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
 use super::recover::Recovery;
@@ -9,11 +10,12 @@ use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
 use std::sync::OnceLock;
 
 impl Engine {
@@ -34,6 +36,7 @@ impl Engine {
         }
         let mut recovery = Recovery::new(config.slots);
         let logged = config.directory.is_some();
+        let path = config.directory.clone();
         let log_config = LogConfig {
             directory: config.directory,
             segment_bytes: config.segment_bytes,
@@ -97,21 +100,22 @@ impl Engine {
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
-            generation_told: AtomicU32::new(0),
+            generations: Generations::default(),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
-        // Above every generation that may have been given out: see `note_generation`.
-        let high = if recovery.generation_high == 0 {
-            0
-        } else {
-            (recovery.generation_high | 0xffff).wrapping_add(1)
-        };
+        // Above every generation that may have been given out.
+        let high = Engine::range_behind(recovery.generation_high);
         engine.slab.restore(recovery.fresh_from, high);
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
             let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
+            let told = told.and_then(|(_, end)| engine.durable.sync_to(end));
+            told.map_err(|error| OpenError::Io {
+                action: "write to the log in",
+                path: path.unwrap_or_default(),
+                source: io::Error::other(error),
+            })?;
         }
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;

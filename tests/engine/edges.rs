@@ -111,6 +111,51 @@ fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_t
     assert!(again.position.unwrap() <= world.engine().durable());
 }
 
+/// Ids of `count` jobs that come and go one after the other.
+fn ids_of_jobs(world: &World, queue: QueueId, count: usize) -> Vec<u64> {
+    (0..count)
+        .map(|_| {
+            let id = world.push(queue, b"");
+            let job = world.reserve_one(queue);
+            assert_eq!((job.token.id, world.ack(job.token)), (id, None));
+            id.0
+        })
+        .collect()
+}
+
+/// Whoever had a delivery of the first could settle the second.
+#[test]
+fn ids_given_out_since_the_last_sync_were_given_out_again_after_a_power_cut() {
+    let brief = QueueOptions {
+        keep_finished: 0,
+        ..no_backoff()
+    };
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut world = World::with(|config| {
+        config.slots = 8;
+        config.disk = disk.handle();
+    });
+    world.create("q", brief);
+    // At once after the start, and where the first range of generations ends.
+    let mut generation = 0;
+    for target in [0, 65_500] {
+        let queue = world.queue("q");
+        while generation < target {
+            generation = JobId(ids_of_jobs(&world, queue, 100)[99]).generation();
+            world.now_ms += 101;
+            world.engine().log_step(world.now_ms, 64);
+        }
+        world.engine().sync().unwrap();
+        let before: HashSet<u64> = ids_of_jobs(&world, queue, 1_000).into_iter().collect();
+        world.end(|_| disk.crash_power_losing_all());
+        world.config.disk = disk.handle();
+        world.begin();
+        let queue = world.queue("q");
+        let again = ids_of_jobs(&world, queue, 1_000);
+        assert!(again.iter().all(|id| !before.contains(id)), "from {target}");
+    }
+}
+
 #[test]
 fn a_queues_number_was_given_out_again_while_jobs_of_its_former_owner_were_in_the_log() {
     let mut world = World::logged();
