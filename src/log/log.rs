@@ -9,7 +9,12 @@ use crate::log::error::LogError;
 use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
-use crate::log::record::{DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody};
+use crate::log::record::{
+    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, SegmentHeader,
+    StartBody,
+};
+use crate::log::recover;
+use crate::log::region::Region;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
@@ -219,18 +224,17 @@ impl Log {
         let Some(end) = pin.segment().sealed_end() else {
             return false;
         };
+        let header = pin.segment().header();
+        if let Some(header) = header.filter(|header| header.boot.get() != self.boot) {
+            visit_former(&header, pin.segment().region(), visit);
+            return true;
+        }
         while position.offset() + HEADER_LEN as u32 <= end {
             let Some(record) = pin.segment().record_at(position) else {
                 return false;
             };
             if record.header.kind < KIND_LOG_FIRST {
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.recovered(position));
             }
             position = position.plus(record.len() as u32);
         }
@@ -257,6 +261,17 @@ impl Log {
         }
         done + self.sync_in_background(now_ms)
     }
+}
+
+/// As [`Log::visit_segment`] for a segment that a former start has written: it may have holes, which recovery has passed
+/// over, and behind them records that count.
+fn visit_former(header: &SegmentHeader, region: &Region, visit: &mut dyn FnMut(Recovered<'_>)) {
+    let on_record = |position, record: CheckedRecord<'_>| {
+        if record.header.kind < KIND_LOG_FIRST {
+            visit(record.recovered(position));
+        }
+    };
+    recover::scan(header, region.bytes(0, region.len()), on_record, |_, _| {});
 }
 
 impl std::fmt::Debug for Log {
