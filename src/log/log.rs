@@ -30,6 +30,8 @@ pub struct Log {
     pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
+    /// How many of those new jobs must leave to settlements and copies.
+    pub(super) kept_from_enqueues: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
     pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
@@ -89,8 +91,11 @@ impl Log {
         if self.is_poisoned.load(Ordering::Relaxed) {
             return Err(self.poisoned_error());
         }
-        if room == Room::Enqueue && self.obtainable.load(Ordering::Relaxed) < 2 {
-            return Err(self.full());
+        if room == Room::Enqueue {
+            let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
+            if self.obtainable.load(Ordering::Relaxed) < kept {
+                return Err(self.full());
+            }
         }
         let len = (HEADER_LEN + body_len) as u32;
         loop {
@@ -258,6 +263,7 @@ impl Log {
                 .replenish(&mut keeper, budget.saturating_sub(done))
                 .unwrap_or(0);
             self.discard(now_ms);
+            self.weigh();
         }
         done + self.sync_in_background(now_ms)
     }

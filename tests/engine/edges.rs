@@ -111,6 +111,43 @@ fn an_enqueue_sent_again_was_answered_as_durable_when_its_record_was_the_first_t
     assert!(again.position.unwrap() <= world.engine().durable());
 }
 
+#[test]
+fn acks_of_many_small_jobs_did_not_fit_into_the_log_any_more() {
+    let mut world = World::with(|config| {
+        config.log_bytes_max = 16 * 64 * 1024;
+        config.slots = 100_000;
+    });
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            keep_finished: 0,
+            ..no_backoff()
+        },
+    );
+    let mut accepted = 0;
+    for _ in 0..10_000 {
+        match push_empty(&world, queue, 100, RequestId::NONE) {
+            Ok(_) => accepted += 100,
+            Err(refused) => {
+                assert_eq!(refused.code, ErrorCode::LogFull);
+                break;
+            }
+        }
+        world.now_ms += 1;
+        world.engine().log_step(world.now_ms, 64);
+    }
+    let mut done = 0;
+    loop {
+        let jobs = world.reserve(queue, 1);
+        let Some(job) = jobs.first() else { break };
+        assert_eq!(world.ack(job.token), None, "after {done} of {accepted}");
+        done += 1;
+        world.now_ms += 1;
+        world.engine().log_step(world.now_ms, 64);
+    }
+    assert_eq!(done, accepted);
+}
+
 /// Ids of `count` jobs that come and go one after the other.
 fn ids_of_jobs(world: &World, queue: QueueId, count: usize) -> Vec<u64> {
     (0..count)
