@@ -2,6 +2,7 @@
 
 use super::config::{EngineConfig, RecoveredQueue, RecoverySummary};
 use super::examine::Reader;
+use super::generations::Generations;
 use super::journal::Kind;
 use super::loss::Losses;
 use super::queue::{Queue, QueueId};
@@ -12,11 +13,12 @@ use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
 use super::{Engine, admin, codec};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
@@ -37,6 +39,7 @@ impl Engine {
             return Err(OpenError::Config(error.to_string()));
         }
         let logged = config.directory.is_some();
+        let path = config.directory.clone();
         let log_config = LogConfig {
             directory: config.directory.clone(),
             segment_bytes: config.segment_bytes,
@@ -91,21 +94,22 @@ impl Engine {
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
-            generation_told: AtomicU32::new(0),
+            generations: Generations::default(),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms);
-        // Above every generation that may have been given out: see `note_generation`.
-        let high = if recovery.generation_high == 0 {
-            0
-        } else {
-            (recovery.generation_high | 0xffff).wrapping_add(1)
-        };
+        // Above every generation that may have been given out.
+        let high = Engine::range_behind(recovery.generation_high);
         engine.slab.restore(recovery.fresh_from, high);
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
             let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
+            let told = told.and_then(|(_, end)| engine.durable.sync_to(end));
+            told.map_err(|error| OpenError::Io {
+                action: "write to the log in",
+                path: path.unwrap_or_default(),
+                source: io::Error::other(error),
+            })?;
         }
         engine.define_remade(now_ms)?;
         engine.keep_recovered(finished);
@@ -315,6 +319,7 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
         }
         registry.restore(queue);
     }
+    registry.number_from(recovery.queues_seen);
 }
 
 /// Chunks that hold every slot's handle in a ready ring and in a retention at once, and young leases besides. A

@@ -343,14 +343,13 @@ impl Engine {
         }
         let tail = self.durable.tail().sequence();
         for session in self.sessions.needing(sequence) {
-            let id = session.session;
             let record = SessionRecord {
-                session: id,
-                applied: session.applied,
+                session: session.session,
+                applied: session.applied.clone(),
                 highest: session.highest,
             };
             let (_, end) = self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            self.sessions.logged(id, tail);
+            self.sessions.logged(&session, tail);
             until = until.max(end);
         }
         self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {

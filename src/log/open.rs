@@ -119,6 +119,7 @@ impl Log {
             tail: CachePadded::new(Tail::new(start)),
             durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
+            kept_from_enqueues: AtomicU32::new(2),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),

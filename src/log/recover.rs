@@ -127,7 +127,7 @@ pub(crate) struct Verdict {
 
 /// Calls `on_record` for every valid record of a segment and `on_gap` for what lies between and behind them.
 /// `bytes` may end before the segment does; what is not there is part of a gap.
-fn scan<'a>(
+pub(super) fn scan<'a>(
     header: &SegmentHeader,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),

@@ -6,6 +6,13 @@
 )]
 
 mod clock;
+#[path = "../sim/disk.rs"]
+#[allow(
+    dead_code,
+    reason = "written for the whole simulation; this uses a part of it"
+)]
+mod disk;
+mod edges;
 mod life;
 mod limits;
 mod model;

@@ -109,6 +109,18 @@ impl World {
         self
     }
 
+    /// The end of the process, after which something is done to the files.
+    pub fn end(&mut self, damage: impl FnOnce(&std::path::Path)) {
+        self.engine = None;
+        damage(self.config.directory.as_ref().unwrap());
+    }
+
+    /// The start after [`end`](Self::end).
+    pub fn begin(&mut self) {
+        self.restarts += 1;
+        self.open();
+    }
+
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
     }
