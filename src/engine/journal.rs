@@ -31,7 +31,7 @@ pub enum Kind {
     Session = 7,
     /// An idempotency key as it stands (codec).
     Key = 8,
-    /// The highest generation given out, rounded up: 8 bytes.
+    /// Generations up to this one may have been given out: 8 bytes.
     Generation = 9,
 }
 

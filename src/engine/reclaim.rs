@@ -140,7 +140,9 @@ impl Engine {
     /// Whether the log holds many more segments than its live jobs would fill.
     fn is_worth_copying(&self, log: &Log) -> bool {
         let in_use = log.segments_in_use();
-        if in_use <= SLACK_SEGMENTS {
+        let is_tight = self.is_tight(log);
+        // The smallest log has no slack to wait for.
+        if in_use <= SLACK_SEGMENTS && !(is_tight && in_use > 2) {
             return false;
         }
         let per_job = (size_of::<JobHead>() + 64) as u64;
@@ -155,7 +157,7 @@ impl Engine {
             })
             .sum();
         let needed = (live / log.segment_bytes() as u64) as usize + 1;
-        in_use > 2 * needed + SLACK_SEGMENTS || (self.is_tight(log) && in_use > needed + SLACK_SEGMENTS / 2)
+        in_use > 2 * needed + SLACK_SEGMENTS || (is_tight && in_use > needed + 1)
     }
 
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
