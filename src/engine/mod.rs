@@ -65,6 +65,9 @@ use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use timer::Wheel;
 
+/// Generations that are logged as in use at a time, a power of two.
+const GENERATIONS_TOLD: u32 = 1 << 16;
+
 /// Called after jobs became ready in a queue for which somebody waits: the queue, the bits of those who wait, and
 /// how many jobs there are.
 pub type Waker = Arc<dyn Fn(QueueId, u64, usize) + Send + Sync>;
@@ -104,6 +107,8 @@ pub struct Engine {
     closed: AtomicBool,
     /// The log says that generations up to this one are in use; 0 for nothing said yet.
     generation_told: AtomicU32,
+    /// The segment in which it says so last.
+    generation_told_in: AtomicU32,
 }
 
 impl Engine {
@@ -200,8 +205,8 @@ impl Engine {
         }
     }
 
-    /// Notes that generations up to `generation` are in use, and logs it each time another 2^16 are begun, so
-    /// that ids of jobs that leave no other trace are not given out again after a restart.
+    /// Notes that generations up to `generation` are in use. Each time another 2^16 are begun it logs that, and waits
+    /// for the disk: ids of jobs that leave no trace, in a power cut for one, must not be given out again.
     fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
         self.slab.raise_generation(generation);
         let told = self.generation_told.load(Ordering::Relaxed);
@@ -211,23 +216,46 @@ impl Engine {
         self.tell_generation(generation, now_ms)
     }
 
-    /// Logs that generations up to `generation`, rounded up, are in use.
+    /// Tells of the next generations before they are begun, so that nobody has to wait for that.
+    fn tell_generations_ahead(&self, now_ms: u64) {
+        let told = self.generation_told.load(Ordering::Relaxed);
+        let high = self.slab.generation_high();
+        let soon = high.wrapping_add(GENERATIONS_TOLD / 2);
+        // A start that gives out no id uses up none, however often it comes.
+        if told != 0 && !slab::is_newer(high, told) && slab::is_newer(soon, told) {
+            // Whoever begins them tries again, and hears of the error.
+            let _ = self.tell_generation(told.wrapping_add(1), now_ms);
+        }
+    }
+
+    /// Logs that generations up to `generation`, rounded up, are in use, and waits for the disk.
     #[cold]
     fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        const STEP: u32 = 1 << 16;
-        let high = generation | (STEP - 1);
+        let high = generation | (GENERATIONS_TOLD - 1);
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();
-        self.append(
+        let (at, end) = self.append(
             journal::Kind::Generation,
             0,
             &body,
             crate::log::Room::Settle,
             now_ms,
         )?;
+        self.durable.sync_to(end)?;
+        self.generation_told_in.store(at.sequence(), Ordering::Relaxed);
         // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
         self.generation_told.store(high, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Tells again of the generations in use if a segment up to `sequence` tells of them last; the segments go only
+    /// when the disk has it elsewhere.
+    fn repeat_generation(&self, sequence: u32, now_ms: u64) -> Result<(), LogError> {
+        let told = self.generation_told.load(Ordering::Relaxed);
+        if told == 0 || self.generation_told_in.load(Ordering::Relaxed) > sequence {
+            return Ok(());
+        }
+        self.tell_generation(told, now_ms)
     }
 
     /// Appends a small record to the durable log; returns where it stands and where it ends.

@@ -1,6 +1,5 @@
 //! Opening an engine: read the log, put every job back where it was.
 
-use super::Engine;
 use super::config::{EngineConfig, RecoverySummary};
 use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
@@ -8,6 +7,7 @@ use super::recover::Recovery;
 use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
+use super::{Engine, GENERATIONS_TOLD};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError};
@@ -35,7 +35,7 @@ impl Engine {
         let mut recovery = Recovery::new(config.slots);
         let logged = config.directory.is_some();
         let log_config = LogConfig {
-            directory: config.directory,
+            directory: config.directory.clone(),
             segment_bytes: config.segment_bytes,
             log_bytes_max: if logged {
                 config.log_bytes_max
@@ -55,7 +55,8 @@ impl Engine {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
             // What a segment tells of jobs that are over need not reach the disk first: a power cut loses their
-            // beginning along with their end. All else is logged again, and durable, before the hold moves on.
+            // beginning along with their end. (Not where a step put others in their place, see `keep_settled`.) All
+            // else is logged again, and durable, before the hold moves on.
             durable.set_recycles_unsynced(true);
         }
         let volatile_config = LogConfig {
@@ -95,20 +96,25 @@ impl Engine {
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
             generation_told: AtomicU32::new(0),
+            generation_told_in: AtomicU32::new(0),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
         // Above every generation that may have been given out: see `note_generation`.
         let high = if recovery.generation_high == 0 {
             0
         } else {
-            (recovery.generation_high | 0xffff).wrapping_add(1)
+            (recovery.generation_high | (GENERATIONS_TOLD - 1)).wrapping_add(1)
         };
         engine.slab.restore(recovery.fresh_from, high);
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
             let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
+            told.map_err(|error| OpenError::Io {
+                action: "begin a log in",
+                path: config.directory.unwrap_or_default(),
+                source: std::io::Error::other(error),
+            })?;
         }
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;

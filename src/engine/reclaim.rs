@@ -57,6 +57,7 @@ impl Engine {
     /// The log agent: prepares and recycles segments, syncs in the background, copies stragglers. To be called
     /// several times a second by one thread that may block on the disk. Says how much it did.
     pub fn log_step(&self, now_ms: u64, budget: usize) -> usize {
+        self.tell_generations_ahead(now_ms);
         let mut work = self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget);
         if let Some(mut reclaim) = self.reclaim.try_lock() {
             work += self.clear_oldest(&mut reclaim, now_ms);
@@ -318,10 +319,11 @@ impl Engine {
         Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
     }
 
-    /// Logs queues, sessions and keys again that segments up to `sequence` tell of. Returns up to where the log
+    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where the log
     /// must be durable before those may go; none where nothing depends on it.
     fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
         let mut until = LogPosition::NONE;
+        self.repeat_generation(sequence, now_ms)?;
         for queue in self.registry.all() {
             // In the order in which definitions come into force, and never behind a deletion.
             let _defining = queue.definition.lock();

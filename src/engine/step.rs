@@ -7,6 +7,7 @@ use super::enqueue::{EnqueueReply, already_applied, not_fresh, put_enqueue};
 use super::journal::{self, AnswerEntry, GroupHead, Kind, NUMBERED, Prelude, StepHead};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
+use super::slot::VOLATILE;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{ErrorCode, Refusal};
@@ -95,6 +96,7 @@ impl Engine {
                     for (group, (_, bodies_at)) in admitted.iter().zip(&bodies) {
                         self.publish_admitted(&group.1, *bodies_at, now_ms);
                     }
+                    self.keep_settled(&set, &logged);
                     let level = self.apply(&set, now_ms);
                     drop(guards);
                     self.sessions.finish(request, logged.applied());
@@ -121,6 +123,26 @@ impl Engine {
         reply.clear();
         self.undo(&set);
         Err(refused.unwrap_or_else(already_applied))
+    }
+
+    /// Keeps the bodies of the jobs that a step ends until the disk has the step. Otherwise a power cut could take
+    /// both: the jobs, as nobody needs their segment any more, and the step that put others in their place.
+    fn keep_settled(&self, set: &ChangeSet<'_>, logged: &Logged) {
+        let Some(end) = logged.end else { return };
+        let done = set.done.iter().map(|(slot, before)| (*slot, *before));
+        let changed = set.changes.iter().map(|change| (change.slot, change.before));
+        for (number, before) in done.chain(changed) {
+            if before.flags() & VOLATILE != 0 {
+                continue;
+            }
+            let slot = self.slab.slot(number);
+            let mut body = LogPosition::NONE;
+            // Again if it was moved meanwhile: a copy must be kept as well.
+            while body != slot.body() {
+                body = slot.body();
+                self.durable.hold_until(body, end);
+            }
+        }
     }
 
     fn admit_group<'a>(

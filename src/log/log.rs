@@ -144,6 +144,14 @@ impl Log {
         }
     }
 
+    /// Keeps the segment of `position` from being used again before everything up to `end` is durable. The caller
+    /// takes a job off its live count afterwards.
+    pub fn hold_until(&self, position: LogPosition, end: LogPosition) {
+        if let Some(segment) = self.segments.by_sequence(position.sequence()) {
+            segment.hold_until(end);
+        }
+    }
+
     /// Keeps the segment of `position` from being used again. `None` when that has happened already.
     #[inline]
     pub fn pin(&self, position: LogPosition) -> Option<Pin<'_>> {

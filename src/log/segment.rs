@@ -25,7 +25,8 @@ pub(super) struct Segment {
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
     pub(super) live: CachePadded<Live>,
-    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
+    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it, or of
+    /// the last step that put other jobs in place of one.
     barrier: AtomicU64,
 }
 
@@ -77,9 +78,14 @@ impl Segment {
 
     /// Takes jobs off the live count that were copied: the copy must be durable before the original goes.
     pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
-        // Relaxed: seen by whoever sees the count that follows.
-        self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
+        self.hold_until(copy_end);
         self.live.release(jobs);
+    }
+
+    /// Keeps the segment until everything before `end` is durable. The caller goes on to take a job off the live count.
+    pub(super) fn hold_until(&self, end: LogPosition) {
+        // Relaxed: seen by whoever sees the count that follows.
+        self.barrier.fetch_max(end.raw(), Ordering::Relaxed);
     }
 
     pub(super) fn barrier(&self) -> LogPosition {

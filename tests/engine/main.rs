@@ -8,6 +8,7 @@
 mod life;
 mod limits;
 mod model;
+mod power;
 mod recovery;
 mod sessions;
 mod symptoms;

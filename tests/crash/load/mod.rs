@@ -176,6 +176,12 @@ impl Load {
         });
     }
 
+    /// Brings everything to the disk that was confirmed so far, by a job that is confirmed there, and acked there.
+    pub fn sync(&self) {
+        producers::enqueue_synced(&self.shared);
+        self.drain();
+    }
+
     /// A thread that ended has panicked: the load would be less than it seems.
     fn check_threads(&self) {
         for thread in &self.threads {
