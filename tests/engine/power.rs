@@ -123,6 +123,8 @@ fn a_step_is_whole_after_a_power_cut_though_the_segment_of_its_job_was_used_agai
     tidy(&world);
     world.crash_with(|| disk.crash_power_losing_all());
     let [parents, children] = ["parents", "children"].map(|name| world.queue(name));
+    // The parent's lease ends, then the pause before its next attempt.
+    world.pass(60_000);
     world.pass(60_000);
     let left = (world.reserve(parents, 9).len(), world.reserve(children, 9).len());
     assert!(left == (1, 0) || left == (0, 1), "(parents, children): {left:?}");
