@@ -288,7 +288,9 @@ impl Shared {
             | ClientError::OutcomeUnknown { .. }
             | ClientError::RetryLater(_)
             | ClientError::Closed => {}
-            ClientError::Refused(refusal) if refusal.code == ErrorCode::ShuttingDown => {}
+            // What ends a subscription when the disk fails.
+            ClientError::Refused(refusal)
+                if matches!(refusal.code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned) => {}
             other => self
                 .ledger
                 .violation(format!("an error that nobody expects: {other}")),
