@@ -29,6 +29,8 @@ struct Told {
     usable: u32,
     /// The next range as told already: its last generation, and the end of the record.
     ahead: Option<(u32, LogPosition)>,
+    /// The highest generation told of, and the segment in which that stands.
+    last: Option<(u32, u32)>,
 }
 
 impl Engine {
@@ -51,7 +53,7 @@ impl Engine {
             let ahead = told.ahead.take().filter(|(high, _)| !is_newer(generation, *high));
             let (high, end) = match ahead {
                 Some(ahead) => ahead,
-                None => self.tell_generation(generation, now_ms)?,
+                None => self.tell(&mut told, generation, Room::Settle, now_ms)?,
             };
             self.durable.sync_to(end)?;
             told.usable = high;
@@ -59,23 +61,51 @@ impl Engine {
         let half = told.usable.wrapping_sub(STEP / 2);
         if told.ahead.is_none() && is_newer(generation, half) {
             // Without room in the log it is tried again when there is no other way.
-            told.ahead = self.tell_generation(told.usable.wrapping_add(1), now_ms).ok();
+            let next = told.usable.wrapping_add(1);
+            told.ahead = self.tell(&mut told, next, Room::Settle, now_ms).ok();
         }
         let calm = if told.ahead.is_some() { told.usable } else { half };
         self.generations.calm.store(calm, Ordering::Relaxed);
         Ok(())
     }
 
+    /// For a start that found generations up to `generation` told of: tells of them again, and waits for the disk.
+    pub(super) fn retell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
+        let (_, end) = self.tell(
+            &mut self.generations.told.lock(),
+            generation,
+            Room::Settle,
+            now_ms,
+        )?;
+        self.durable.sync_to(end)
+    }
+
+    /// Tells again of what a segment up to `sequence` tells of last. Returns up to where the log must be durable
+    /// before that may go; none where nothing depends on it.
+    pub(super) fn repeat_generations(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
+        let mut told = self.generations.told.lock();
+        match told.last {
+            Some((high, told_in)) if told_in <= sequence => {
+                let (_, end) = self.tell(&mut told, high, Room::Migrate, now_ms)?;
+                Ok(end)
+            }
+            _ => Ok(LogPosition::NONE),
+        }
+    }
+
     /// Logs that generations up to `generation`, rounded up, are in use; returns up to where, and the record's end.
-    pub(super) fn tell_generation(
+    fn tell(
         &self,
+        told: &mut Told,
         generation: u32,
+        room: Room,
         now_ms: u64,
     ) -> Result<(u32, LogPosition), LogError> {
         let high = generation | (STEP - 1);
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();
-        let (_, end) = self.append(Kind::Generation, 0, &body, Room::Settle, now_ms)?;
+        let (at, end) = self.append(Kind::Generation, 0, &body, room, now_ms)?;
+        told.last = Some((high, at.sequence()));
         Ok((high, end))
     }
 

@@ -63,7 +63,8 @@ impl Engine {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
             // What a segment tells of jobs that are over need not reach the disk first: a power cut loses their
-            // beginning along with their end. All else is logged again, and durable, before the hold moves on.
+            // beginning along with their end. (Not where a step put others in their place, see `keep_until_durable`.) All
+            // else is logged again, and durable, before the hold moves on.
             durable.set_recycles_unsynced(true);
         }
         let volatile_config = LogConfig {
@@ -103,8 +104,7 @@ impl Engine {
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
-            let told = engine.tell_generation(recovery.generation_high, now_ms);
-            let told = told.and_then(|(_, end)| engine.durable.sync_to(end));
+            let told = engine.retell_generation(recovery.generation_high, now_ms);
             told.map_err(|error| OpenError::Io {
                 action: "write to the log in",
                 path: path.unwrap_or_default(),

@@ -320,10 +320,10 @@ impl Engine {
         Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
     }
 
-    /// Logs queues, sessions and keys again that segments up to `sequence` tell of. Returns up to where the log
+    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where the log
     /// must be durable before those may go; none where nothing depends on it.
     fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
-        let mut until = LogPosition::NONE;
+        let mut until = self.repeat_generations(sequence, now_ms)?;
         for queue in self.registry.all() {
             // In the order in which definitions come into force, and never behind a deletion.
             let _defining = queue.definition.lock();

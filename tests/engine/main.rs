@@ -16,6 +16,7 @@ mod edges;
 mod life;
 mod limits;
 mod model;
+mod power;
 mod recovery;
 mod sessions;
 mod symptoms;

@@ -103,7 +103,13 @@ impl World {
 
     /// What `kill -9` leaves: the mapped files as they are, nothing closed, nothing synced.
     pub fn crash(&mut self) -> &mut Self {
+        self.crash_with(|| ())
+    }
+
+    /// The end of the process, and what happens to its disk before the next one starts.
+    pub fn crash_with(&mut self, what_happens: impl FnOnce()) -> &mut Self {
         self.engine = None;
+        what_happens();
         self.restarts += 1;
         self.open();
         self

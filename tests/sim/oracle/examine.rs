@@ -320,7 +320,10 @@ impl Oracle {
                     .all(|other| *other == number || !self.may_apply(*other));
                 if !status.state.is_finished() {
                     absent.push(format!("ack of {}", settling.token.id));
-                } else if status.state == JobState::Done && alone && status.deliveries == settling.token.attempt {
+                } else if status.state == JobState::Done
+                    && alone
+                    && status.deliveries == settling.token.attempt
+                {
                     there.push(format!("ack of {}", settling.token.id));
                 }
             }
