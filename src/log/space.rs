@@ -5,6 +5,7 @@
 //! numbers on the disk never have a gap, and a gap means that a file is missing.
 
 use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
 use crate::log::config::Room;
 use crate::log::dir::is_disk_full;
@@ -358,7 +359,13 @@ impl Log {
                 self.advance_prefix()
             }
         };
-        segment.live.is_passed(sequence, passed, || self.durable())
+        let durable = || {
+            if is_planted(Plant::RecycleEarly) {
+                return LogPosition::from_raw(u64::MAX);
+            }
+            self.durable()
+        };
+        segment.live.is_passed(sequence, passed, durable)
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.
