@@ -10,11 +10,9 @@ use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, SegmentHeader,
-    StartBody,
+    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody,
 };
-use crate::log::recover;
-use crate::log::region::Region;
+use crate::log::recover::scan;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
@@ -40,6 +38,8 @@ pub struct Log {
     pub(super) hold: AtomicU32,
     pub(super) oldest: AtomicU32,
     pub(super) segment_bytes: u32,
+    /// The first segment that this start began.
+    pub(super) first_sequence: u32,
     pub(super) boot: u32,
     pub(super) log_id: [u8; 16],
     pub(super) segments: Segments,
@@ -220,7 +220,8 @@ impl Log {
     }
 
     /// Shows the engine's records of a segment that is no longer written, in order. `false` when it is not in
-    /// use, is still being written, or has a record that is not committed yet.
+    /// use, is still being written, or has a record that is not committed yet. In a segment of an earlier start what
+    /// is not valid is passed over, as it was when the log was read.
     pub fn visit_segment(&self, sequence: u32, visit: &mut dyn FnMut(Recovered<'_>)) -> bool {
         let mut position = LogPosition::new(sequence, DATA_START);
         let Some(pin) = self.pin(position) else {
@@ -229,18 +230,23 @@ impl Log {
         let Some(end) = pin.segment().sealed_end() else {
             return false;
         };
-        let header = pin.segment().header();
-        if let Some(header) = header.filter(|header| header.boot.get() != self.boot) {
-            visit_former(&header, pin.segment().region(), visit);
+        let mut show = |position: LogPosition, record: &CheckedRecord<'_>| {
+            if record.header.kind < KIND_LOG_FIRST {
+                visit(record.recovered(position));
+            }
+        };
+        if sequence < self.first_sequence {
+            let bytes = pin.segment().region().bytes(0, self.segment_bytes as usize);
+            let name = (sequence, pin.segment().epoch());
+            let on_record = |position, record: CheckedRecord<'_>| show(position, &record);
+            scan(name, self.segment_bytes, bytes, on_record, |_, _| {});
             return true;
         }
         while position.offset() + HEADER_LEN as u32 <= end {
             let Some(record) = pin.segment().record_at(position) else {
                 return false;
             };
-            if record.header.kind < KIND_LOG_FIRST {
-                visit(record.recovered(position));
-            }
+            show(position, &record);
             position = position.plus(record.len() as u32);
         }
         true
@@ -267,17 +273,6 @@ impl Log {
         }
         done + self.sync_in_background(now_ms)
     }
-}
-
-/// As [`Log::visit_segment`] for a segment that a former start has written: it may have holes, which recovery has passed
-/// over, and behind them records that count.
-fn visit_former(header: &SegmentHeader, region: &Region, visit: &mut dyn FnMut(Recovered<'_>)) {
-    let on_record = |position, record: CheckedRecord<'_>| {
-        if record.header.kind < KIND_LOG_FIRST {
-            visit(record.recovered(position));
-        }
-    };
-    recover::scan(header, region.bytes(0, region.len()), on_record, |_, _| {});
 }
 
 impl std::fmt::Debug for Log {

@@ -127,6 +127,7 @@ impl Log {
             hold: AtomicU32::new(u32::MAX),
             oldest: AtomicU32::new(parts.keeper.oldest),
             segment_bytes: parts.segment_bytes,
+            first_sequence: parts.keeper.next_sequence,
             boot: parts.boot,
             log_id: parts.log_id,
             segments: parts.segments,

@@ -119,11 +119,6 @@ impl Segment {
         })
     }
 
-    /// The segment's header as it stands in memory. The caller holds the segment.
-    pub(super) fn header(&self) -> Option<SegmentHeader> {
-        SegmentHeader::parse(self.region.bytes(0, DATA_START as usize)).ok()
-    }
-
     /// Makes the pages resident if they may not be.
     pub(super) fn warm(&self) -> io::Result<()> {
         // Relaxed: only the keeper of the spares asks.
