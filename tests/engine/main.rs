@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod recovery;
 mod sessions;
+mod storm;
 mod symptoms;
 mod threads;
 mod world;
