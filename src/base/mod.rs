@@ -15,6 +15,8 @@ pub mod limits;
 pub mod plant;
 pub mod queue;
 #[cfg(feature = "engine")]
+pub mod stamp;
+#[cfg(feature = "engine")]
 pub mod sync;
 #[cfg(feature = "engine")]
 #[doc(hidden)]

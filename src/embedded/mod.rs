@@ -93,6 +93,7 @@ impl Engine {
     pub fn with(config: EngineConfig) -> Result<Engine, OpenError> {
         let clock = Clock::start();
         let (engine, summary) = engine::Engine::open(config, clock.now_ms())?;
+        let clock = clock.not_before(engine.opened_ms());
         let wakes = Arc::new(Wakes::default());
         let waker = Arc::clone(&wakes);
         engine.set_waker(Arc::new(move |_, _, _| waker.wake()));

@@ -1,8 +1,11 @@
 //! What a log is told about its size and place, and what its callers say about theirs.
 
 use crate::base::limits;
+use crate::log::disk::Disk;
 use crate::log::error::OpenError;
+use crate::log::file_system::FileSystem;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where the log lives and how large it may become.
 #[derive(Debug, Clone)]
@@ -16,6 +19,9 @@ pub struct LogConfig {
     pub log_bytes_max: u64,
     /// Give up what is corrupt, instead of refusing to open.
     pub salvage: bool,
+    /// What stands in for the file system; `None` is the real one. For simulations.
+    #[doc(hidden)]
+    pub disk: Option<Arc<dyn Disk>>,
 }
 
 impl Default for LogConfig {
@@ -25,6 +31,7 @@ impl Default for LogConfig {
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             log_bytes_max: limits::LOG_BYTES_DEFAULT,
             salvage: false,
+            disk: None,
         }
     }
 }
@@ -38,8 +45,22 @@ impl LogConfig {
             .min(limits::SEGMENTS_MAX)
     }
 
+    /// The disk that the log lives on.
+    pub(super) fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone().unwrap_or_else(|| Arc::new(FileSystem))
+    }
+
+    /// Smallest segment, in bytes. Simulations enumerate what a disk may keep of a log, and so have tiny ones.
+    fn segment_bytes_min(&self) -> u32 {
+        if self.disk.is_some() {
+            4096
+        } else {
+            limits::SEGMENT_BYTES_MIN
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), OpenError> {
-        let (min, max) = (limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX);
+        let (min, max) = (self.segment_bytes_min(), limits::SEGMENT_BYTES_MAX);
         if !(min..=max).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(4096) {
             return Err(OpenError::Config(format!(
                 "a segment has {min} to {max} bytes, a multiple of 4096, not {}",

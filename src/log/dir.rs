@@ -1,95 +1,62 @@
-//! The directory of a log: its lock, its files, and the calls that make them last.
+//! The directory of a log: its files, their names, and the order of calls that makes them last.
 //!
 //! A segment file is made under a temporary name, filled with zeros and synced, so that it has real blocks before
 //! it is mapped (a store into a hole of a full disk would be a SIGBUS); only then it gets its name, and the
 //! directory is synced. Files are read with `pread`, never through the mapping: an unreadable sector must be an
 //! error, not a signal.
 
+use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
+use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
+use crate::log::file_system::failed;
 use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
-use rustix::fs::{Advice, FlockOperation};
 use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
-const LOCK_NAME: &str = "lock";
 const SEGMENT_SUFFIX: &str = ".segment";
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
+/// What is read at once where a disk has unreadable places: it gives back or refuses pages.
+const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A locked log directory.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    handle: File,
-    _lock: File,
+    disk: Box<dyn DiskDirectory>,
 }
 
-/// A segment file as found.
+/// A segment file as found. It is not kept open: a log may have more files than a process may open at once.
 #[derive(Debug)]
 pub(super) struct FoundSegment {
+    /// Its number by its name; 0 where the name is none that a log gives.
     pub(super) number: u32,
     pub(super) path: PathBuf,
-    pub(super) file: File,
     pub(super) header: Result<SegmentHeader, HeaderFlaw>,
     pub(super) len: u64,
 }
 
-/// Wraps what the system answered in what was being done.
-pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Io { action, path, source }
-}
-
 impl Directory {
     /// Makes the directory if it is not there, and locks it for this process alone.
-    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        // Only this user: whoever may cut a mapped file can kill the server with a signal.
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(failed("create the log directory", path))?;
-        Self::lock(path, true)
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, OpenError> {
+        Self::lock(disk, path, true)
     }
 
     /// Locks an existing directory for reading only; fails while a server has it.
-    pub(super) fn open_to_read(path: &Path) -> Result<Self, OpenError> {
-        Self::lock(path, false)
+    pub(super) fn open_to_read(disk: &dyn Disk, path: &Path) -> Result<Self, OpenError> {
+        Self::lock(disk, path, false)
     }
 
-    fn lock(path: &Path, to_write: bool) -> Result<Self, OpenError> {
-        let handle = File::open(path).map_err(failed("open the log directory", path))?;
-        let lock_path = path.join(LOCK_NAME);
-        let lock = if to_write {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&lock_path)
-        } else {
-            File::open(&lock_path)
-        };
-        let lock = lock.map_err(failed("open the lock file", &lock_path))?;
-        let operation = if to_write {
-            FlockOperation::NonBlockingLockExclusive
-        } else {
-            FlockOperation::NonBlockingLockShared
-        };
-        match rustix::fs::flock(&lock, operation) {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                handle,
-                _lock: lock,
-            }),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked {
-                directory: path.to_owned(),
-            }),
-            Err(error) => Err(failed("lock", &lock_path)(error.into())),
-        }
+    fn lock(disk: &dyn Disk, path: &Path, to_write: bool) -> Result<Self, OpenError> {
+        Ok(Self {
+            path: path.to_owned(),
+            disk: disk.lock(path, to_write)?,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -97,158 +64,235 @@ impl Directory {
     }
 
     pub(super) fn segment_path(&self, number: u32) -> PathBuf {
-        self.path.join(format!("{number:08}{SEGMENT_SUFFIX}"))
+        self.path.join(segment_name(number))
     }
 
     /// Every segment file, in order of its number. A header that cannot be used is part of the answer.
     pub(super) fn list(&self) -> Result<Vec<FoundSegment>, OpenError> {
         let mut found = Vec::new();
-        let entries = fs::read_dir(&self.path).map_err(failed("read the log directory", &self.path))?;
-        for entry in entries {
-            let entry = entry.map_err(failed("read the log directory", &self.path))?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT_SUFFIX));
-            let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
-                continue;
-            };
-            found.push(read_header(number, entry.path())?);
+        let names = self.disk.names();
+        for name in names.map_err(failed("read the log directory", &self.path))? {
+            if let Some(digits) = name.strip_suffix(SEGMENT_SUFFIX) {
+                found.push(self.read_header(number_of(digits), &name)?);
+            }
         }
         found.sort_by_key(|segment| segment.number);
         Ok(found)
     }
 
+    fn read_header(&self, number: u32, name: &str) -> Result<FoundSegment, OpenError> {
+        let path = self.path.join(name);
+        let file = self.disk.open(name, false).map_err(failed("open", &path))?;
+        // What the cache holds clean may never have reached the disk: a sync that failed leaves such pages behind.
+        // What is judged must be what the disk has. (Dirty pages stay; they are synced before the log is used.)
+        file.forget_clean_pages(Some(4096));
+        let len = file.len().map_err(failed("look at", &path))?;
+        let mut bytes = [0u8; SEGMENT_HEADER_LEN];
+        let header = match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => SegmentHeader::parse(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => SegmentHeader::parse(&[]),
+            Err(error) if is_unreadable(&error) => Err(HeaderFlaw::Damaged(
+                "the disk does not give the segment header back",
+            )),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        if header.as_ref().is_ok_and(|header| !header.is_spare()) {
+            file.forget_clean_pages(None);
+        }
+        Ok(FoundSegment {
+            number,
+            path,
+            header,
+            len,
+        })
+    }
+
+    /// Reads a segment's file into `buffer`, whose old contents are lost, up to `len_max` bytes. Returns the ranges
+    /// that the disk does not give back; zeros stand there in `buffer`.
+    pub(super) fn read(
+        &self,
+        segment: &FoundSegment,
+        len_max: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<Range<u32>>, OpenError> {
+        let len = segment.len.min(u64::from(len_max)) as usize;
+        buffer.clear();
+        buffer.resize(len, 0);
+        let file = self.reopen(segment)?;
+        match file.read_exact_at(buffer, 0) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) if is_unreadable(&error) => {
+                read_around(&*file, buffer).map_err(failed("read", &segment.path))
+            }
+            Err(error) => Err(failed("read", &segment.path)(error)),
+        }
+    }
+
+    /// Makes a file that holds `bytes`, on the disk with its name when this returns. The name is `name` or, where
+    /// there is such a file already, one like it.
+    pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, OpenError> {
+        let write = || {
+            let names = self.disk.names()?;
+            let name = unused(name, &names);
+            let file = self.disk.create(&name)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_data()?;
+            self.disk.sync()?;
+            Ok(self.path.join(name))
+        };
+        write().map_err(failed("write", &self.path.join(name)))
+    }
+
+    /// Writes over what the disk does not give back, so that it does again.
+    pub(super) fn blank(&self, segment: &FoundSegment, range: Range<u32>) -> Result<(), OpenError> {
+        let write = || {
+            let file = self.disk.open(file_name(&segment.path)?, true)?;
+            write_zeros(&*file, u64::from(range.start), u64::from(range.end))
+        };
+        write().map_err(failed("write over what cannot be read in", &segment.path))
+    }
+
+    /// Waits until everything that was ever written to a segment's file is on the disk.
+    pub(super) fn sync_file(&self, segment: &FoundSegment) -> Result<(), OpenError> {
+        let file = self.reopen(segment)?;
+        file.sync_data().map_err(failed("sync", &segment.path))
+    }
+
+    fn reopen(&self, segment: &FoundSegment) -> Result<Box<dyn DiskFile>, OpenError> {
+        let name = file_name(&segment.path).and_then(|name| self.disk.open(name, false));
+        name.map_err(failed("open", &segment.path))
+    }
+
     /// Makes a file of `bytes` zeros behind `header`, on the disk with its name when this returns.
-    pub(super) fn create(&self, number: u32, bytes: u32, header: &SegmentHeader) -> io::Result<File> {
-        let unfinished = self.path.join(format!("{number:08}{UNFINISHED_SUFFIX}"));
+    pub(super) fn create(
+        &self,
+        number: u32,
+        bytes: u32,
+        header: &SegmentHeader,
+    ) -> io::Result<Box<dyn DiskFile>> {
+        let unfinished = format!("{number:08}{UNFINISHED_SUFFIX}");
         let result = self.fill(&unfinished, bytes, header).and_then(|file| {
-            fs::rename(&unfinished, self.segment_path(number))?;
-            self.sync()?;
+            self.disk.rename(&unfinished, &segment_name(number))?;
+            if !is_planted(Plant::SkipDirectorySync) {
+                self.disk.sync()?;
+            }
             Ok(file)
         });
         if result.is_err() {
             // Best effort: what stays is removed by the next start.
-            let _ = fs::remove_file(&unfinished);
+            let _ = self.disk.remove(&unfinished);
         }
         result
     }
 
-    fn fill(&self, path: &Path, bytes: u32, header: &SegmentHeader) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        (&file).write_all(header.as_bytes())?;
-        write_zeros(&file, bytes as usize - SEGMENT_HEADER_LEN)?;
+    fn fill(&self, name: &str, bytes: u32, header: &SegmentHeader) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.disk.create(name)?;
+        file.write_all_at(header.as_bytes(), 0)?;
+        write_zeros(&*file, SEGMENT_HEADER_LEN as u64, u64::from(bytes))?;
         Ok(file)
     }
 
     /// Opens a segment file for mapping. One that was cut (which is told as corruption before, unless it was a
     /// spare) is filled up, as the mapping must have blocks behind it.
-    pub(super) fn open_segment(&self, number: u32, bytes: u32) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.segment_path(number))?;
-        let len = file.metadata()?.len();
+    pub(super) fn open_segment(&self, number: u32, bytes: u32) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.disk.open(&segment_name(number), true)?;
+        let len = file.len()?;
         if len < u64::from(bytes) {
-            (&file).seek(io::SeekFrom::Start(len))?;
-            write_zeros(&file, bytes as usize - len as usize)?;
+            write_zeros(&*file, len, u64::from(bytes))?;
         }
         Ok(file)
     }
 
-    /// Makes names last.
+    /// Waits until the names are on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        self.disk.sync()
     }
 
     /// Removes what a crash left of files that were being made.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            if path
-                .to_str()
-                .is_some_and(|name| name.ends_with(UNFINISHED_SUFFIX))
-            {
-                fs::remove_file(path)?;
+        for name in self.disk.names()? {
+            if name.ends_with(UNFINISHED_SUFFIX) {
+                self.disk.remove(&name)?;
             }
         }
         Ok(())
     }
 
-    /// Puts a file whose header cannot be read out of the way, under a name that says why.
-    pub(super) fn set_aside(&self, path: &Path) -> io::Result<()> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(DAMAGED_SUFFIX);
-        fs::rename(path, name)?;
-        self.sync()
+    /// Puts a file that cannot be used out of the way, under a name that says why.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf, OpenError> {
+        let rename = || {
+            let name = file_name(path)?;
+            let aside = unused(&format!("{name}{DAMAGED_SUFFIX}"), &self.disk.names()?);
+            self.disk.rename(name, &aside)?;
+            self.disk.sync()?;
+            Ok(self.path.join(aside))
+        };
+        rename().map_err(failed("set aside", path))
     }
 }
 
-/// Appends zeros and waits until the file is on the disk.
-fn write_zeros(mut file: &File, len: usize) -> io::Result<()> {
-    let mut left = len;
-    while left > 0 {
-        let len = left.min(ZEROS.len());
-        file.write_all(&ZEROS[..len])?;
-        left -= len;
-    }
-    rustix::fs::fdatasync(file)?;
-    Ok(())
+/// `name`, or one like it where there is such a file already: what was put aside once is never written over.
+fn unused(name: &str, names: &[String]) -> String {
+    let is_free = |name: &String| !names.contains(name);
+    let others = (2..).map(|count: u64| format!("{name}.{count}"));
+    let mut all = std::iter::once(name.to_owned()).chain(others);
+    all.find(is_free).unwrap_or_default()
 }
 
-/// What the cache holds clean may never have reached the disk: a sync that failed leaves such pages behind. What
-/// is judged must be what the disk has. (Dirty pages stay; they are synced before the log is used.)
-fn forget_clean_pages(file: &File, bytes: Option<u64>) {
-    // Best effort: not every file system knows the advice, and one that does not is not worse off.
-    let _ = rustix::fs::fadvise(
-        file,
-        0,
-        bytes.and_then(std::num::NonZeroU64::new),
-        Advice::DontNeed,
-    );
+/// Whether the disk has lost what should be read, as against a file that is shorter or a system out of means.
+fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
-fn read_header(number: u32, path: PathBuf) -> Result<FoundSegment, OpenError> {
-    let file = File::open(&path).map_err(failed("open", &path))?;
-    forget_clean_pages(&file, Some(4096));
-    let len = file.metadata().map_err(failed("look at", &path))?.len();
-    let mut bytes = [0u8; SEGMENT_HEADER_LEN];
-    let header = match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => SegmentHeader::parse(&bytes),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => SegmentHeader::parse(&[]),
-        Err(error) => return Err(failed("read", &path)(error)),
-    };
-    if header.as_ref().is_ok_and(|header| !header.is_spare()) {
-        forget_clean_pages(&file, None);
+/// Reads what can be read, block by block; returns the rest.
+fn read_around(file: &dyn DiskFile, buffer: &mut [u8]) -> io::Result<Vec<Range<u32>>> {
+    let mut lost: Vec<Range<u32>> = Vec::new();
+    let mut at = 0;
+    for block in buffer.chunks_mut(BLOCK_BYTES as usize) {
+        let end = at + block.len() as u32;
+        match file.read_exact_at(block, u64::from(at)) {
+            Ok(()) => {}
+            Err(error) if is_unreadable(&error) => {
+                block.fill(0);
+                match lost.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => lost.push(at..end),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        at = end;
     }
-    Ok(FoundSegment {
-        number,
-        path,
-        file,
-        header,
-        len,
-    })
+    Ok(lost)
 }
 
-impl FoundSegment {
-    /// Reads the whole file into `buffer`, whose old contents are lost.
-    pub(super) fn read(&self, buffer: &mut Vec<u8>) -> Result<(), OpenError> {
-        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-        buffer.resize(len, 0);
-        self.file
-            .read_exact_at(buffer, 0)
-            .map_err(failed("read", &self.path))
-    }
+/// The number that stands in the name of a segment file; 0 where no log would write it so. A number that was believed
+/// unchecked would have all files below it missed.
+fn number_of(digits: &str) -> u32 {
+    let number = digits.parse().unwrap_or(0);
+    let is_own = number <= limits::SEGMENT_FILES_MAX && format!("{number:08}") == digits;
+    if is_own { number } else { 0 }
+}
 
-    /// Waits until everything that was ever written to the file is on the disk.
-    pub(super) fn sync(&self) -> Result<(), OpenError> {
-        rustix::fs::fdatasync(&self.file).map_err(|error| failed("sync", &self.path)(error.into()))
+fn segment_name(number: u32) -> String {
+    format!("{number:08}{SEGMENT_SUFFIX}")
+}
+
+/// The name by which the directory listed the file.
+fn file_name(path: &Path) -> io::Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.ok_or_else(|| io::ErrorKind::InvalidFilename.into())
+}
+
+/// Fills a file with zeros between two places and waits until it is on the disk.
+fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..len as usize], at)?;
+        at += len;
     }
+    file.sync_data()
 }
 
 /// Whether a failed write only means that there is no room.

@@ -1,5 +1,8 @@
 //! What can go wrong with a log, in words that say where and what to do.
 
+use crate::log::damage::Damage;
+use crate::log::position::LogPosition;
+use crate::log::record::BadRange;
 use std::io;
 use std::path::PathBuf;
 
@@ -91,13 +94,52 @@ pub enum LogError {
 
 /// A place where the log is not what it was, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Corruption {
     /// The file (the directory when whole segments are missing).
     pub path: PathBuf,
     /// Where in the file it begins.
     pub offset: u64,
     /// What is wrong there.
+    pub damage: Damage,
+    /// Why that is no harmless end of a log.
     pub reason: String,
+    /// What of the log cannot be read there. Empty where nothing is lost, or where nobody knows what stood there.
+    pub range: BadRange,
+    /// When the record in front of it was written, in milliseconds since the Unix epoch; 0 where there is none.
+    pub before_ms: u64,
+    /// When the record behind it was written, likewise.
+    pub after_ms: u64,
+    /// Where a salvage has put the damaged bytes.
+    pub kept: Vec<PathBuf>,
+}
+
+impl Corruption {
+    pub(super) fn new(path: PathBuf, damage: Damage, reason: &str) -> Self {
+        Self {
+            path,
+            offset: 0,
+            damage,
+            reason: reason.to_owned(),
+            range: BadRange::NONE,
+            before_ms: 0,
+            after_ms: 0,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Place of the segment in the log; 0 where it is not known.
+    pub fn sequence(&self) -> u32 {
+        self.range.start.sequence()
+    }
+
+    /// How many bytes of the log cannot be read, in segments of `segment_bytes`.
+    pub fn bytes(&self, segment_bytes: u32) -> u64 {
+        let at = |position: LogPosition| {
+            u64::from(position.sequence()) * u64::from(segment_bytes) + u64::from(position.offset())
+        };
+        at(self.range.end).saturating_sub(at(self.range.start))
+    }
 }
 
 impl std::fmt::Display for Corruption {

@@ -1,9 +1,11 @@
 //! Looking at a log that no server has open. Changes nothing.
 
-use crate::log::dir::Directory;
+use crate::log::disk::Disk;
 use crate::log::error::{Corruption, OpenError};
-use crate::log::examine::examine;
+use crate::log::examine::Examined;
+use crate::log::file_system::FileSystem;
 use crate::log::position::LogPosition;
+use crate::log::reading::{LogVisitor, Reading};
 use crate::log::record::{BadRange, Recovered};
 use std::path::{Path, PathBuf};
 
@@ -49,39 +51,53 @@ pub struct InspectedSegment {
 /// [`OpenError::Locked`] while a server has the log open, [`OpenError::Io`], [`OpenError::NewerFormat`]. Damage is
 /// no error here but told in [`InspectReport::corruptions`].
 pub fn inspect(directory: &Path, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<InspectReport, OpenError> {
-    let directory = Directory::open_to_read(directory)?;
-    let mut counts: Vec<(u32, u64)> = Vec::new();
-    let examined = examine(&directory, &mut |record| {
-        let sequence = record.position.sequence();
-        match counts.last_mut() {
-            Some((last, count)) if *last == sequence => *count += 1,
-            _ => counts.push((sequence, 1)),
+    inspect_on(&FileSystem, directory, visit)
+}
+
+/// As [`inspect`], on another disk than the file system.
+///
+/// # Errors
+/// As [`inspect`].
+#[doc(hidden)]
+pub fn inspect_on(
+    disk: &dyn Disk,
+    directory: &Path,
+    mut visit: &mut dyn FnMut(Recovered<'_>),
+) -> Result<InspectReport, OpenError> {
+    let reading = Reading::to_look(disk, directory, &mut visit)?;
+    // A closure never wants to end early.
+    Ok(reading.map_or_else(InspectReport::default, |reading| reading.report()))
+}
+
+/// As [`inspect`], for a visitor that is told how far it is and may end it: `None` then. What comes back can tell
+/// more of what is damaged.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_with(directory: &Path, visitor: &mut dyn LogVisitor) -> Result<Option<Reading>, OpenError> {
+    Reading::to_look(&FileSystem, directory, visitor)
+}
+
+impl InspectReport {
+    pub(super) fn new(examined: &Examined) -> Self {
+        let verdict = &examined.verdict;
+        let segments = examined.used.iter().map(|segment| InspectedSegment {
+            path: segment.file.path.clone(),
+            sequence: segment.sequence(),
+            boot: segment.header.boot.get(),
+            records: segment.records,
+        });
+        let first = examined.used.first();
+        Self {
+            segments: segments.collect(),
+            spares: examined.spare.len(),
+            segment_bytes: first.map_or(0, |segment| segment.header.segment_bytes.get()),
+            records: verdict.counts.records,
+            bytes: verdict.counts.bytes,
+            holes: verdict.holes.clone(),
+            torn_tail: verdict.torn_tail,
+            corruptions: examined.corruptions.clone(),
+            end: verdict.end,
         }
-        visit(record);
-    })?;
-    let count_of = |sequence| {
-        let found = counts.binary_search_by_key(&sequence, |(sequence, _)| *sequence);
-        found.map_or(0, |index| counts[index].1)
-    };
-    let segments = examined.used.iter().map(|(header, segment)| InspectedSegment {
-        path: segment.path.clone(),
-        sequence: header.sequence.get(),
-        boot: header.boot.get(),
-        records: count_of(header.sequence.get()),
-    });
-    let verdict = examined.verdict;
-    Ok(InspectReport {
-        segments: segments.collect(),
-        spares: examined.spare.len(),
-        segment_bytes: examined
-            .used
-            .first()
-            .map_or(0, |(header, _)| header.segment_bytes.get()),
-        records: verdict.counts.records,
-        bytes: verdict.counts.bytes,
-        holes: verdict.holes,
-        torn_tail: verdict.torn_tail,
-        corruptions: examined.corruptions,
-        end: verdict.end,
-    })
+    }
 }

@@ -4,6 +4,7 @@ use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::log::claim::Claim;
 use crate::log::config::Room;
 use crate::log::dir::Directory;
+use crate::log::disk::Disk;
 use crate::log::error::LogError;
 use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
@@ -15,6 +16,7 @@ use crate::log::table::Segments;
 use crate::log::tail::Tail;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// A write-ahead log in memory-mapped segments (or in plain memory). Shared by reference between threads.
 pub struct Log {
@@ -35,6 +37,8 @@ pub struct Log {
     pub(super) log_id: [u8; 16],
     pub(super) segments: Segments,
     pub(super) directory: Option<Directory>,
+    /// Also of a log without a directory: random numbers come from there.
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) roll_lock: Mutex<()>,
     pub(super) space: Mutex<Space>,
     pub(super) keeper: Mutex<Keeper>,

@@ -2,9 +2,13 @@
 
 mod claim;
 mod config;
+mod damage;
 mod dir;
+#[doc(hidden)]
+pub mod disk;
 mod error;
 mod examine;
+mod file_system;
 #[doc(hidden)]
 pub mod group;
 mod inspect;
@@ -13,6 +17,8 @@ mod log;
 mod open;
 mod pin;
 mod position;
+mod reading;
+mod rebuild;
 mod record;
 mod recover;
 #[cfg(test)]
@@ -27,15 +33,21 @@ pub mod tail;
 
 pub use claim::Claim;
 pub use config::{LogConfig, Room};
+pub use damage::{Damage, Fragment};
 pub use error::{Corruption, LogError, OpenError};
-pub use inspect::{InspectReport, InspectedSegment, inspect};
+#[doc(hidden)]
+pub use inspect::inspect_on;
+pub use inspect::{InspectReport, InspectedSegment, inspect, inspect_with};
 pub use log::{Log, SegmentInfo};
 pub use open::RecoveryReport;
 pub use pin::Pin;
 pub use position::LogPosition;
+pub use reading::{LogVisitor, ReadProgress, Reading};
 pub use record::{
     BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
     SegmentHeader,
 };
+#[doc(hidden)]
+pub use region::Region;
 #[doc(hidden)]
 pub use sync::FlushHook;

@@ -1,18 +1,21 @@
 //! Opening a log: lock, read, judge, and only then write.
 
+use crate::base::stamp;
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::log::config::LogConfig;
-use crate::log::dir::{Directory, FoundSegment, failed};
+use crate::log::dir::Directory;
+use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
-use crate::log::examine::{Examined, examine};
+use crate::log::examine::{Examined, UsedSegment, examine};
+use crate::log::file_system::failed;
 use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
+use crate::log::reading::{LogVisitor, ReadProgress, Reading};
 use crate::log::record::{
     BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
 };
 use crate::log::recover::Verdict;
-use crate::log::region::Region;
 use crate::log::segment::Segment;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
@@ -21,6 +24,9 @@ use crate::log::tail::Tail;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What opening a log found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,30 +59,31 @@ impl Log {
     pub fn open(
         config: LogConfig,
         now_ms: u64,
-        visit: &mut dyn FnMut(Recovered<'_>),
+        mut visit: &mut dyn FnMut(Recovered<'_>),
     ) -> Result<(Log, RecoveryReport), OpenError> {
+        if config.directory.is_none() {
+            config.check()?;
+            return Self::open_in_memory(&config, now_ms);
+        }
+        Self::read(&config, &mut visit)?.open(&config, now_ms)
+    }
+
+    /// Reads and judges the log without changing it: for callers that want to know what is damaged before they
+    /// go on, by [`Reading::open`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but damage is told by [`Reading::corruptions`].
+    pub fn read(config: &LogConfig, visitor: &mut dyn LogVisitor) -> Result<Reading, OpenError> {
         config.check()?;
         let Some(path) = &config.directory else {
-            return Self::open_in_memory(&config, now_ms);
+            return Err(OpenError::Config("a log in memory cannot be read".to_owned()));
         };
-        let directory = Directory::open(path)?;
-        let examined = examine(&directory, visit)?;
-        if !config.salvage
-            && let Some(error) = examined.first_corruption()
-        {
-            return Err(error);
-        }
-        examined.check_sizes(&config)?;
-        let report = RecoveryReport::new(&examined);
-        let start = StartBody {
-            note: examined.verdict.note_max,
-            previous_end: examined.verdict.end,
-            accepted: examined.verdict.accepted.clone(),
+        let directory = Directory::open(&*config.disk(), path)?;
+        let examined = examine(&directory, &mut Steadfast(visitor))?;
+        let Some(examined) = examined else {
+            unreachable!("a start never ends early")
         };
-        start.check_room(&config)?;
-        let log = TakeOver::new(&config, directory, &examined)?.finish(&examined.verdict, now_ms);
-        log.begin_boot(&start)?;
-        Ok((log, report))
+        Ok(Reading::new(directory, examined))
     }
 
     fn open_in_memory(config: &LogConfig, now_ms: u64) -> Result<(Log, RecoveryReport), OpenError> {
@@ -94,6 +101,7 @@ impl Log {
             log_id: [0; 16],
             segment_bytes: config.segment_bytes,
             now_ms,
+            disk: config.disk(),
         });
         log.begin_boot(&StartBody::default())?;
         Ok((
@@ -122,6 +130,7 @@ impl Log {
             log_id: parts.log_id,
             segments: parts.segments,
             directory: parts.directory,
+            disk: parts.disk,
             roll_lock: Mutex::new(()),
             space: Mutex::new(parts.space),
             keeper: Mutex::new(parts.keeper),
@@ -156,10 +165,10 @@ impl Log {
 impl RecoveryReport {
     fn new(examined: &Examined) -> Self {
         let verdict = &examined.verdict;
-        let is_kept = |header: &SegmentHeader| header.sequence.get() <= verdict.keep_through;
+        let is_kept = |segment: &&UsedSegment| segment.sequence() <= verdict.keep_through;
         Self {
             boot: verdict.boot_max + 1,
-            segments: examined.used.iter().filter(|(header, _)| is_kept(header)).count(),
+            segments: examined.used.iter().filter(is_kept).count(),
             records: verdict.counts.records,
             bytes: verdict.counts.bytes,
             holes: verdict.holes.clone(),
@@ -181,9 +190,92 @@ impl StartBody {
     }
 }
 
+/// A visitor that does not end a start.
+struct Steadfast<'a>(&'a mut dyn LogVisitor);
+
+impl LogVisitor for Steadfast<'_> {
+    fn record(&mut self, record: Recovered<'_>) {
+        self.0.record(record);
+    }
+
+    fn progress(&mut self, progress: &ReadProgress) -> ControlFlow<()> {
+        let _ = self.0.progress(progress);
+        ControlFlow::Continue(())
+    }
+}
+
+impl Reading {
+    /// Why the log is not to be opened with this configuration, if so.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] unless salvage is asked for, [`OpenError::SegmentSize`], [`OpenError::Config`].
+    pub fn check(&self, config: &LogConfig) -> Result<(), OpenError> {
+        if !config.salvage
+            && let Some(error) = self.examined.first_corruption()
+        {
+            return Err(error);
+        }
+        self.examined.check_sizes(config)?;
+        self.examined.check_missing(config)?;
+        self.start_body().check_room(config)
+    }
+
+    fn start_body(&self) -> StartBody {
+        let verdict = &self.examined.verdict;
+        StartBody {
+            note: verdict.note_max,
+            previous_end: verdict.end,
+            accepted: verdict.accepted.clone(),
+        }
+    }
+
+    /// Goes on with the log as it was read. Where it is damaged and is to be salvaged, the damaged bytes are put
+    /// aside first, if [`salvage`](Self::salvage) has not done so.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open(mut self, config: &LogConfig, now_ms: u64) -> Result<(Log, RecoveryReport), OpenError> {
+        self.check(config)?;
+        if !self.corruptions().is_empty() {
+            self.put_aside(&salvage_name(now_ms))?;
+        }
+        let start = self.start_body();
+        let Self {
+            directory,
+            mut examined,
+            ..
+        } = self;
+        let log = TakeOver::new(config, directory, &mut examined)?.finish(&examined.verdict, now_ms);
+        let report = RecoveryReport::new(&examined);
+        log.begin_boot(&start)?;
+        Ok((log, report))
+    }
+
+    /// Puts the damaged bytes aside, then writes what `describe` says of them beside the log. Both are on the disk
+    /// when this returns, and nothing of the log was changed. Says where the text stands.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn salvage(
+        &mut self,
+        now_ms: u64,
+        describe: &mut dyn FnMut(&Self) -> Result<String, OpenError>,
+    ) -> Result<PathBuf, OpenError> {
+        let name = salvage_name(now_ms);
+        self.put_aside(&name)?;
+        let text = describe(self)?;
+        self.write_beside(&format!("{name}.txt"), &text)
+    }
+}
+
+fn salvage_name(now_ms: u64) -> String {
+    format!("salvage-{}", stamp::compact(now_ms))
+}
+
 /// What a log is put together from.
 struct Parts {
     directory: Option<Directory>,
+    disk: Arc<dyn Disk>,
     segments: Segments,
     space: Space,
     keeper: Keeper,
@@ -207,56 +299,48 @@ struct TakeOver<'a> {
 }
 
 impl<'a> TakeOver<'a> {
-    fn new(config: &'a LogConfig, directory: Directory, examined: &Examined) -> Result<Self, OpenError> {
-        let Examined {
-            used,
-            spare,
-            unusable,
-            missing,
-            verdict,
-            ..
-        } = examined;
+    fn new(config: &'a LogConfig, directory: Directory, examined: &mut Examined) -> Result<Self, OpenError> {
         let path = directory.path().to_owned();
         let spoiled = |action| failed(action, &path);
         directory.remove_unfinished().map_err(spoiled("tidy"))?;
-        for segment in unusable {
-            directory
-                .set_aside(&segment.path)
-                .map_err(spoiled("set damaged files aside in"))?;
+        // A start that was killed may have given a file its name and not waited for the directory.
+        directory.sync().map_err(spoiled("sync"))?;
+        examined.set_aside(&directory)?;
+        let Examined {
+            used,
+            spare,
+            files,
+            verdict,
+            ..
+        } = &*examined;
+        for segment in used {
+            for range in &segment.unreadable {
+                directory.blank(&segment.file, range.clone())?;
+            }
         }
-        for (_, segment) in used {
-            segment.sync()?;
+        // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
+        // header would be back.
+        for segment in used.iter().map(|segment| &segment.file).chain(spare) {
+            directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
-        let log_id = match used.first().map(|(header, _)| *header).or(of_spares) {
+        let log_id = match used.first().map(|segment| segment.header).or(of_spares) {
             Some(header) => header.log_id,
-            None => random_id().map_err(spoiled("draw a random number for"))?,
+            None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
-        let found = used
-            .iter()
-            .map(|(_, segment)| segment)
-            .chain(spare)
-            .chain(unusable);
-        let files = found
-            .map(|segment| segment.number)
-            .chain(missing.iter().copied())
-            .max()
-            .unwrap_or(0);
         let (first, next_sequence) = match used.first() {
-            Some((header, _)) if verdict.keep_through > 0 => {
-                (header.sequence.get(), verdict.keep_through + 1)
-            }
+            Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
             _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
         };
         // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
-        let capacity = config.segments_max().max(files as usize) + 1;
+        let capacity = config.segments_max().max(*files as usize) + 1;
         let mut this = Self {
             config,
             directory,
             shape: LogShape {
                 log_id,
                 segment_bytes: config.segment_bytes,
-                files,
+                files: *files,
             },
             segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
             spare: Vec::new(),
@@ -265,14 +349,13 @@ impl<'a> TakeOver<'a> {
             next_sequence,
         };
         // Newest first, so that the numbers on the disk have no gap at any time.
-        for (header, found) in used.iter().rev() {
-            this.take_used(header, found, header.sequence.get() <= verdict.keep_through)?;
+        for segment in used.iter().rev() {
+            this.take_used(segment, segment.sequence() <= verdict.keep_through)?;
         }
         for found in spare {
             this.take_spare(found.number)?;
         }
-        let set_aside = unusable.iter().map(|segment| segment.number);
-        for number in set_aside.chain(missing.iter().copied()) {
+        for number in examined.to_replace() {
             let header = SegmentHeader::spare(this.shape);
             let made = this.directory.create(number, config.segment_bytes, &header);
             made.map_err(failed("replace", &this.directory.segment_path(number)))?;
@@ -286,7 +369,7 @@ impl<'a> TakeOver<'a> {
             .directory
             .open_segment(number, self.config.segment_bytes)
             .and_then(|file| {
-                let region = Region::of_file(&file, self.config.segment_bytes as usize)?;
+                let region = file.map(self.config.segment_bytes as usize)?;
                 self.segments.add(Segment::new(number, region, true));
                 Ok(())
             });
@@ -295,15 +378,16 @@ impl<'a> TakeOver<'a> {
         Ok(self.segments.by_number(number))
     }
 
-    fn take_used(
-        &mut self,
-        header: &SegmentHeader,
-        found: &FoundSegment,
-        keep: bool,
-    ) -> Result<(), OpenError> {
+    fn take_used(&mut self, used: &UsedSegment, keep: bool) -> Result<(), OpenError> {
         let (spare_header, segment_end) = (SegmentHeader::spare(self.shape), self.config.segment_bytes);
+        let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
+            if used.has_lost_header() {
+                segment
+                    .write_header(header, true)
+                    .map_err(failed("write the header of", &found.path))?;
+            }
             segment.assign(header);
             segment.seal(segment_end);
             self.segments.install(header.sequence.get(), found.number);
@@ -337,12 +421,13 @@ impl<'a> TakeOver<'a> {
             log_id: self.shape.log_id,
             segment_bytes: self.config.segment_bytes,
             now_ms,
+            disk: self.config.disk(),
         })
     }
 }
 
-fn random_id() -> io::Result<[u8; 16]> {
+fn random_id(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(io::Error::other)?;
+    disk.random(&mut id)?;
     Ok(id)
 }

@@ -8,17 +8,32 @@
 //! middle) unless a record behind it knew that the log was on the disk beyond the range's beginning. `FORMAT.md`
 //! has the table.
 
+use crate::log::damage::{Damage, classify};
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    BadRange, CheckedRecord, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_LOG_FIRST, KIND_START, RecordFlaw,
-    Recovered, SegmentHeader, StartBody, check_record,
+    BadRange, CheckedRecord, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_LOG_FIRST, KIND_START, Recovered,
+    SegmentHeader, StartBody, check_record,
 };
+use std::cmp::Ordering;
 
-/// A bad range and what is known about it.
+const UNREADABLE: &str = "what stood here, if anything, cannot be told";
+
+/// A stretch without a valid record.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    range: BadRange,
+    damage: Damage,
+    /// When the record in front of it was written.
+    before_ms: u64,
+}
+
+/// A gap with a valid record behind it.
 #[derive(Debug, Clone, Copy)]
 struct Spot {
-    range: BadRange,
-    /// A later record knew that the range's beginning was on the disk.
+    gap: Gap,
+    /// When that record was written.
+    after_ms: u64,
+    /// A later record knew that the gap's beginning was on the disk.
     was_durable: bool,
 }
 
@@ -29,7 +44,7 @@ struct Boot {
     first_sequence: u32,
     spots: Vec<Spot>,
     /// From the last valid record to where we are; becomes spots when a valid record follows.
-    pending: Vec<BadRange>,
+    pending: Vec<Gap>,
     end: LogPosition,
     start: Option<StartBody>,
     torn: bool,
@@ -39,8 +54,10 @@ struct Boot {
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     boots: Vec<Boot>,
-    corruptions: Vec<(BadRange, &'static str)>,
+    corruptions: Vec<Flaw>,
     last_sequence: u32,
+    /// When the last valid record was written.
+    last_ms: u64,
     kept: Kept,
     counts: Counts,
     note_max: u64,
@@ -62,8 +79,27 @@ pub(crate) struct Counts {
 /// A place where something is damaged or gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flaw {
-    pub(crate) position: LogPosition,
+    /// What cannot be read.
+    pub(crate) range: BadRange,
+    /// What stands there instead.
+    pub(crate) damage: Damage,
+    /// Why that is no harmless end.
     pub(crate) reason: &'static str,
+    /// When the records around it were written, in milliseconds since the Unix epoch; 0 where there is none.
+    pub(crate) before_ms: u64,
+    pub(crate) after_ms: u64,
+}
+
+impl Flaw {
+    fn new(range: BadRange, damage: Damage, reason: &'static str) -> Self {
+        Self {
+            range,
+            damage,
+            reason,
+            before_ms: 0,
+            after_ms: 0,
+        }
+    }
 }
 
 /// What recovery concludes.
@@ -89,14 +125,13 @@ pub(crate) struct Verdict {
     pub(crate) counts: Counts,
 }
 
-/// Calls `on_record` for every valid record of a segment and `on_gap(start, end, written)` for what lies between
-/// and behind them. `written`: something was committed at `start`, but it is not valid. `bytes` may end before the
-/// segment does; what is not there is part of a gap.
+/// Calls `on_record` for every valid record of a segment and `on_gap` for what lies between and behind them.
+/// `bytes` may end before the segment does; what is not there is part of a gap.
 fn scan<'a>(
     header: &SegmentHeader,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),
-    mut on_gap: impl FnMut(u32, u32, bool),
+    mut on_gap: impl FnMut(BadRange, Damage),
 ) {
     let (sequence, epoch) = (header.sequence.get(), header.epoch.get());
     let segment_end = header.segment_bytes.get() as usize;
@@ -118,7 +153,11 @@ fn scan<'a>(
                     .map(|(index, _)| at + 8 + index * 8)
                     .find(|&candidate| check(candidate).is_ok());
                 let end = next.unwrap_or(segment_end);
-                on_gap(at as u32, end as u32, flaw == RecordFlaw::Damaged);
+                let range = BadRange {
+                    start: LogPosition::new(sequence, at as u32),
+                    end: LogPosition::new(sequence, end as u32),
+                };
+                on_gap(range, classify(from(at), range, flaw));
                 at = end;
             }
         }
@@ -142,8 +181,18 @@ impl Recovery {
                 start: cut,
                 end: LogPosition::new(sequence, header.segment_bytes.get()),
             };
-            self.corruptions.push((range, "the file was cut short"));
+            self.corruptions
+                .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
+            // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
+            let mut filled_up = bytes.to_vec();
+            filled_up.resize(header.segment_bytes.get() as usize, 0);
+            return self.whole_segment(header, &filled_up, visit);
         }
+        self.whole_segment(header, bytes, visit);
+    }
+
+    fn whole_segment(&mut self, header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(Recovered<'_>)) {
+        let sequence = header.sequence.get();
         if self
             .boots
             .last()
@@ -164,18 +213,20 @@ impl Recovery {
             kept,
             counts,
             note_max,
+            last_ms,
             ..
         } = self;
         let Some(boot) = boots.last_mut() else {
             unreachable!("one was just pushed")
         };
-        let gaps = std::cell::RefCell::new((Vec::new(), false));
+        let gaps = std::cell::RefCell::new(Vec::<Gap>::new());
+        let written_ms = std::cell::Cell::new(*last_ms);
+        let note_before = *note_max;
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
-            let mut gaps = gaps.borrow_mut();
-            boot.pending.append(&mut gaps.0);
-            gaps.1 = false;
+            boot.pending.append(&mut gaps.borrow_mut());
             boot.accept(position, &record);
+            written_ms.set(record.header.now_ms.get());
             if record.header.kind == KIND_START {
                 let start = StartBody::decode(record.body).unwrap_or_default();
                 *note_max = (*note_max).max(start.note);
@@ -195,19 +246,21 @@ impl Recovery {
                 });
             }
         };
-        scan(header, bytes, on_record, |start, end, written| {
-            let at = |offset| LogPosition::new(sequence, offset);
-            let mut gaps = gaps.borrow_mut();
-            gaps.0.push(BadRange {
-                start: at(start),
-                end: at(end),
+        scan(header, bytes, on_record, |range, damage| {
+            gaps.borrow_mut().push(Gap {
+                range,
+                damage,
+                before_ms: written_ms.get(),
             });
-            gaps.1 |= written;
         });
-        let (gaps, torn) = gaps.into_inner();
-        boot.torn = torn || (boot.torn && !gaps.is_empty());
+        *last_ms = written_ms.get();
+        let gaps = gaps.into_inner();
+        let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());
+        boot.torn = is_torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);
-        if has_engine_record {
+        // A note that no earlier segment tells is kept as well: a start that makes a spare of this one and dies would
+        // leave none.
+        if has_engine_record || *note_max > note_before {
             *kept = Kept {
                 sequence,
                 end: boot.end,
@@ -215,25 +268,34 @@ impl Recovery {
         }
     }
 
+    /// Bytes of the segment that is taken in next cannot be read.
+    pub(crate) fn unreadable(&mut self, range: BadRange) {
+        self.corruptions
+            .push(Flaw::new(range, Damage::Unreadable, UNREADABLE));
+    }
+
     fn check_order(&mut self, header: &SegmentHeader) {
         let (sequence, boot) = (header.sequence.get(), header.boot.get());
         let place = LogPosition::new(sequence, 0);
         if self.last_sequence != 0 && sequence != self.last_sequence + 1 {
             let start = LogPosition::new(self.last_sequence + 1, 0);
-            self.corruptions.push((
-                BadRange { start, end: place },
-                "segments between others are missing",
-            ));
+            self.corruptions.push(Flaw {
+                before_ms: self.last_ms,
+                ..Flaw::new(
+                    BadRange { start, end: place },
+                    Damage::MissingSegments,
+                    "segments between others are missing",
+                )
+            });
         }
         if self.boots.last().is_some_and(|last| last.number > boot) {
             let range = BadRange {
                 start: place,
                 end: place.plus(DATA_START),
             };
-            self.corruptions.push((
-                range,
-                "the segment's boot is older than that of the segment before it",
-            ));
+            let reason = "the segment's boot is older than that of the segment before it";
+            self.corruptions
+                .push(Flaw::new(range, Damage::WrongOrder, reason));
         }
         self.last_sequence = sequence;
     }
@@ -248,11 +310,7 @@ impl Recovery {
         let listed = listed
             .map(|start| std::mem::take(&mut start.accepted))
             .unwrap_or_default();
-        let is_listed = |range: &BadRange| {
-            listed
-                .iter()
-                .any(|known| known.start <= range.start && range.end <= known.end)
-        };
+        let is_listed = |range: &BadRange| listed.iter().any(|known| known.contains(range));
 
         let mut verdict = Verdict {
             keep_through: self.kept.sequence,
@@ -268,21 +326,30 @@ impl Recovery {
         for (index, boot) in self.boots.iter().enumerate() {
             let start_lost = index > 0 && boot.start.is_none();
             for spot in &boot.spots {
-                let reason = if is_listed(&spot.range) {
-                    verdict.accepted.push(spot.range);
+                let Gap {
+                    range,
+                    damage,
+                    before_ms,
+                } = spot.gap;
+                let reason = if is_listed(&range) {
+                    verdict.accepted.push(range);
                     continue;
-                } else if start_lost && spot.range.start == boot.first_place() {
+                } else if start_lost && range.start == boot.first_place() {
                     "the record that opened this boot was on the disk and cannot be read"
                 } else if boot.number != newest {
                     "no record is readable here, and no later start has accepted that"
                 } else if spot.was_durable {
                     "no record is readable here, and a later record knew this place to be on the disk"
                 } else {
-                    verdict.holes.push(spot.range);
-                    verdict.accepted.push(spot.range);
+                    verdict.holes.push(range);
+                    verdict.accepted.push(range);
                     continue;
                 };
-                bad.push((spot.range, reason));
+                bad.push(Flaw {
+                    before_ms,
+                    after_ms: spot.after_ms,
+                    ..Flaw::new(range, damage, reason)
+                });
             }
         }
         bad.extend(
@@ -290,16 +357,14 @@ impl Recovery {
                 .windows(2)
                 .filter_map(|pair| ends_elsewhere(&pair[0], &pair[1])),
         );
-        for (range, reason) in bad {
-            verdict.accepted.push(range);
-            if !is_listed(&range) {
-                verdict.flaws.push(Flaw {
-                    position: range.start,
-                    reason,
-                });
+        for flaw in bad {
+            verdict.accepted.push(flaw.range);
+            if !is_listed(&flaw.range) {
+                verdict.flaws.push(flaw);
             }
         }
-        verdict.flaws.sort_by_key(|flaw| flaw.position);
+        verdict.flaws.sort_by_key(|flaw| flaw.range.start);
+        merge_unreadable(&mut verdict.flaws);
         verdict.accepted.sort_by_key(|range| range.start);
         verdict.accepted.dedup();
         verdict.accepted.retain(|range| range.start < self.kept.end);
@@ -307,23 +372,50 @@ impl Recovery {
     }
 }
 
+/// A place that the disk does not give back is told of once, as what it is.
+fn merge_unreadable(flaws: &mut Vec<Flaw>) {
+    let unreadable: Vec<BadRange> = flaws
+        .iter()
+        .filter(|flaw| flaw.damage == Damage::Unreadable)
+        .map(|flaw| flaw.range)
+        .collect();
+    if unreadable.is_empty() {
+        return;
+    }
+    let mut told = Vec::new();
+    for flaw in flaws.iter_mut().filter(|flaw| flaw.damage != Damage::Unreadable) {
+        let within = |range: &&BadRange| flaw.range.contains(range);
+        let before = told.len();
+        told.extend(unreadable.iter().filter(within).copied());
+        if told.len() > before {
+            flaw.damage = Damage::Unreadable;
+        }
+    }
+    flaws.retain(|flaw| flaw.reason != UNREADABLE || !told.contains(&flaw.range));
+}
+
 /// The start of a boot remembers where the one before ended.
-fn ends_elsewhere(boot: &Boot, next: &Boot) -> Option<(BadRange, &'static str)> {
+fn ends_elsewhere(boot: &Boot, next: &Boot) -> Option<Flaw> {
     let recorded = next.start.as_ref()?.previous_end;
-    if recorded > boot.end {
-        let range = BadRange {
-            start: boot.end,
-            end: recorded,
-        };
-        Some((range, "records that were there at the next start cannot be read"))
-    } else if recorded < boot.end {
-        let range = BadRange {
-            start: recorded,
-            end: boot.end,
-        };
-        Some((range, "there are records that were not there at the next start"))
-    } else {
-        None
+    let range = BadRange {
+        start: recorded.min(boot.end),
+        end: recorded.max(boot.end),
+    };
+    match recorded.cmp(&boot.end) {
+        Ordering::Equal => None,
+        Ordering::Greater => {
+            let gap = boot.pending.iter().find(|gap| gap.range.start == boot.end);
+            let damage = gap.map_or(Damage::WrongEnd, |gap| gap.damage);
+            let reason = "records that were there at the next start cannot be read";
+            Some(Flaw {
+                before_ms: gap.map_or(0, |gap| gap.before_ms),
+                ..Flaw::new(range, damage, reason)
+            })
+        }
+        Ordering::Less => {
+            let reason = "there are records that were not there at the next start";
+            Some(Flaw::new(range, Damage::WrongEnd, reason))
+        }
     }
 }
 
@@ -334,15 +426,16 @@ impl Boot {
 
     /// A valid record: what was pending before it is bad, and it may know what was durable.
     fn accept(&mut self, position: LogPosition, record: &CheckedRecord<'_>) {
-        let spots = self.pending.drain(..).map(|range| Spot {
-            range,
+        let spots = self.pending.drain(..).map(|gap| Spot {
+            gap,
+            after_ms: record.header.now_ms.get(),
             was_durable: false,
         });
         self.spots.extend(spots);
         if !self.spots.is_empty() {
             let mark = record.durable_mark();
             for spot in &mut self.spots {
-                spot.was_durable |= mark > spot.range.start;
+                spot.was_durable |= mark > spot.gap.range.start;
             }
         }
         self.end = position.plus(record.len() as u32);

@@ -11,14 +11,21 @@
 
 #![allow(unsafe_code, reason = "the one file of the log that handles raw memory")]
 
+use crate::log::disk::RangeSync;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// A stretch of shared memory of fixed length.
-pub(super) struct Region {
+///
+/// Public for simulated disks only: only this crate reads and writes it.
+#[derive(Debug)]
+pub struct Region {
     map: MmapRaw,
+    /// Instead of the system's call, where another disk stands behind the mapping.
+    syncs: Option<Arc<dyn RangeSync>>,
 }
 
 impl Region {
@@ -27,6 +34,7 @@ impl Region {
         let map = MmapOptions::new().len(len).map_anon()?;
         Ok(Self {
             map: MmapRaw::from(map),
+            syncs: None,
         })
     }
 
@@ -35,6 +43,20 @@ impl Region {
     pub(super) fn of_file(file: &File, len: usize) -> io::Result<Self> {
         Ok(Self {
             map: MmapOptions::new().len(len).map_raw(file)?,
+            syncs: None,
+        })
+    }
+
+    /// As [`of_file`](Self::of_file), but what is to reach the disk goes through `syncs`: for a simulated disk
+    /// whose cache is the file.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn simulated(file: &File, len: usize, syncs: Arc<dyn RangeSync>) -> io::Result<Self> {
+        let region = Self::of_file(file, len)?;
+        Ok(Self {
+            syncs: Some(syncs),
+            ..region
         })
     }
 
@@ -98,7 +120,10 @@ impl Region {
 
     /// Waits until the range is on the disk. Nothing to do for anonymous memory, and not called for it.
     pub(super) fn flush(&self, offset: usize, len: usize) -> io::Result<()> {
-        self.map.flush_range(offset, len)
+        match &self.syncs {
+            None => self.map.flush_range(offset, len),
+            Some(syncs) => syncs.sync_range(offset, len),
+        }
     }
 
     /// Tells the system that the contents are no longer needed; the pages come back zeroed. For anonymous memory

@@ -227,7 +227,9 @@ impl Log {
 
     fn new_header(&self, sequence: u32, files: u32) -> io::Result<SegmentHeader> {
         let epoch = loop {
-            let epoch = getrandom::u32().map_err(io::Error::other)?;
+            let mut bytes = [0; 4];
+            self.disk.random(&mut bytes)?;
+            let epoch = u32::from_le_bytes(bytes);
             if epoch != 0 {
                 break epoch;
             }
@@ -286,7 +288,7 @@ impl Log {
             self.segment_bytes,
             &SegmentHeader::spare(self.shape(number)),
         )?;
-        let region = Region::of_file(&file, len)?;
+        let region = file.map(len)?;
         region.populate()?;
         Ok(region)
     }
@@ -307,13 +309,15 @@ impl Log {
             if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
-            // What is retired needs the disk no more: whoever waits for it there waits for nothing.
-            self.durable.raise(LogPosition::new(sequence + 1, DATA_START));
             if self.directory.is_some() {
                 let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
                 let written = segment.write_header(&header, true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
             }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Only now that
+            // the disk says so: a record that carries this mark and survives a power cut which the retired header
+            // does not would make the loss of what was never synced look like damage.
+            self.durable.raise(LogPosition::new(sequence + 1, DATA_START));
             keeper.oldest += 1;
             self.oldest.store(keeper.oldest, Ordering::Release);
             let mut space = self.space.lock();

@@ -37,7 +37,7 @@ pub(crate) fn config_at(path: &Path) -> LogConfig {
         directory: Some(path.to_owned()),
         segment_bytes: SEGMENT_BYTES_MIN,
         log_bytes_max: 1 << 30,
-        salvage: false,
+        ..LogConfig::default()
     }
 }
 

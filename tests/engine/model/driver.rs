@@ -1,38 +1,16 @@
 //! Draws operations, carries them out on the engine, and holds what comes back against the model.
 
 use super::reference::{Job, KeyUse, Model, QueueModel, Settled};
+use super::source::Rng;
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+use ackring::log::disk::Disk;
 use ackring::{
     Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, ItemError, JobId, JobOptions, JobState,
     JobStatus, QueueOptions, Refusal, SettleBatch, SettleBuilder, Token, Verb,
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// SplitMix64.
-pub struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize].clone()
-    }
-}
+use std::sync::Arc;
 
 /// A job to be enqueued, as drawn.
 #[derive(Clone)]
@@ -98,7 +76,8 @@ pub struct Driver {
     rng: Rng,
     engine: Option<Engine>,
     config: EngineConfig,
-    _directory: tempfile::TempDir,
+    /// Removed with the driver; none on a simulated disk.
+    _directory: Option<tempfile::TempDir>,
     now_ms: u64,
     model: Model,
     tokens: Vec<Token>,
@@ -121,11 +100,20 @@ impl Drop for Driver {
 const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
-    pub fn new(seed: u64) -> Self {
-        let mut rng = Rng(seed);
-        let directory = tempfile::tempdir().unwrap();
+    #[allow(dead_code, reason = "a simulation brings its own disk")]
+    pub fn new(rng: Rng) -> Self {
+        Self::on(rng, None)
+    }
+
+    /// As [`new`](Self::new), on another disk than the file system.
+    pub fn on(mut rng: Rng, disk: Option<Arc<dyn Disk>>) -> Self {
+        let temporary = disk.is_none().then(|| tempfile::tempdir().unwrap());
+        let directory = temporary
+            .as_ref()
+            .map_or("log".into(), |made| made.path().to_owned());
         let config = EngineConfig {
-            directory: Some(directory.path().to_owned()),
+            directory: Some(directory),
+            disk,
             slots: rng.pick(&[96, 200, 600]),
             segment_bytes: 64 * 1024,
             log_bytes_max: rng.pick(&[12, 16, 40]) * 64 * 1024,
@@ -136,7 +124,7 @@ impl Driver {
             rng,
             engine: None,
             config,
-            _directory: directory,
+            _directory: temporary,
             now_ms: START_MS,
             model: Model::default(),
             tokens: Vec::new(),
@@ -215,6 +203,12 @@ impl Driver {
             session: SESSION,
             number: self.number,
         }
+    }
+
+    /// Whether the bytes that decide are used up.
+    #[allow(dead_code, reason = "only where bytes decide")]
+    pub fn is_used_up(&self) -> bool {
+        self.rng.is_used_up()
     }
 
     pub fn step(&mut self) {
