@@ -151,6 +151,8 @@ impl Engine {
                 self.registry.forget(queue);
                 self.dedupe.forget(queue.id);
                 self.drop_jobs(queue, now_ms);
+                // Whoever waits for its jobs waits in vain, and is told when it looks.
+                self.wake(queue, usize::MAX);
                 Ok(confirmed)
             },
         )
@@ -195,10 +197,11 @@ impl Engine {
         }
         body.extend_from_slice(&codec::encode(record));
         let flags = if request.is_numbered() { NUMBERED } else { 0 };
-        let room = if record.deleted {
-            Room::Settle
-        } else {
+        // A queue that is there must be paused, resumed and deleted in a full log too: nobody could empty it otherwise.
+        let room = if queue.defined_at().is_none() {
             Room::Enqueue
+        } else {
+            Room::Settle
         };
         let (at, end) = self
             .append(Kind::Queue, flags, &body, room, now_ms)

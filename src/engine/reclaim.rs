@@ -22,6 +22,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
 const SLACK_SEGMENTS: usize = 4;
+/// A log that may have no more segments than these is a small one.
+const SMALL_LOG_SEGMENTS: usize = 2 * SLACK_SEGMENTS;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
 /// Segments cleared at once.
@@ -139,8 +141,8 @@ impl Engine {
 
     /// Whether the log holds many more segments than its live jobs would fill.
     fn is_worth_copying(&self, log: &Log) -> bool {
-        let in_use = log.segments_in_use();
-        if in_use <= SLACK_SEGMENTS {
+        let (in_use, is_tight) = (log.segments_in_use(), self.is_tight(log));
+        if in_use <= SLACK_SEGMENTS && !is_tight {
             return false;
         }
         let per_job = (size_of::<JobHead>() + 64) as u64;
@@ -155,16 +157,21 @@ impl Engine {
             })
             .sum();
         let needed = (live / log.segment_bytes() as u64) as usize + 1;
-        in_use > 2 * needed + SLACK_SEGMENTS || (self.is_tight(log) && in_use > needed + SLACK_SEGMENTS / 2)
+        // A log of few segments has none to spare: whatever frees one is worth it there.
+        let slack = if log.segments_max() <= SMALL_LOG_SEGMENTS {
+            1
+        } else {
+            SLACK_SEGMENTS / 2
+        };
+        in_use > 2 * needed + SLACK_SEGMENTS || (is_tight && in_use > needed + slack)
     }
 
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
     fn copy_stragglers(&self, log: &Log, volatile: bool, sequence: u32, now_ms: u64) -> bool {
         let mut stragglers = Vec::new();
-        log.visit_segment(sequence, &mut |record| {
+        let mut all = log.visit_segment(sequence, &mut |record| {
             find_stragglers(&record, &mut stragglers);
         });
-        let mut all = true;
         for straggler in &stragglers {
             let Some(slot) = self.slab.get(straggler.id.slot()) else {
                 continue;
@@ -318,10 +325,10 @@ impl Engine {
         Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
     }
 
-    /// Logs queues, sessions and keys again that segments up to `sequence` tell of. Returns up to where the log
+    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where the log
     /// must be durable before those may go; none where nothing depends on it.
     fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
-        let mut until = LogPosition::NONE;
+        let mut until = self.repeat_generations(sequence, now_ms)?;
         for queue in self.registry.all() {
             // In the order in which definitions come into force, and never behind a deletion.
             let _defining = queue.definition.lock();
@@ -343,14 +350,13 @@ impl Engine {
         }
         let tail = self.durable.tail().sequence();
         for session in self.sessions.needing(sequence) {
-            let id = session.session;
             let record = SessionRecord {
-                session: id,
-                applied: session.applied,
+                session: session.session,
+                applied: session.applied.clone(),
                 highest: session.highest,
             };
             let (_, end) = self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            self.sessions.logged(id, tail);
+            self.sessions.logged(&session, tail);
             until = until.max(end);
         }
         self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {

@@ -61,6 +61,15 @@ impl UsedSegment {
         self.header.sequence.get()
     }
 
+    /// The header in the file is damaged, or was written over along with a block that cannot be read.
+    pub(super) fn has_lost_header(&self) -> bool {
+        self.is_rebuilt()
+            || self
+                .unreadable
+                .first()
+                .is_some_and(|range| range.start < DATA_START)
+    }
+
     /// The header in the file is damaged.
     pub(super) fn is_rebuilt(&self) -> bool {
         self.file.header.is_err()

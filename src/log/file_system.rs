@@ -32,12 +32,30 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| OpenError::Io { action, path, source }
 }
 
+/// Makes the directory if it is not there, and those that it stands in, with their names on the disk: a log whose
+/// directory a power cut takes away is lost whole.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let is_missing = |path: &&Path| !path.is_dir();
+    let missing = path.ancestors().take_while(is_missing).count();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    // The nearest parent in any case: a start that was killed may have made the directory and not waited.
+    for parent in path.ancestors().skip(1).take(missing.max(1)) {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        match synced {
+            // What was there already may be somebody else's, who does not let this user look around.
+            Err(error) if missing == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 impl Disk for FileSystem {
     fn lock(&self, path: &Path, to_write: bool) -> Result<Box<dyn DiskDirectory>, OpenError> {
         if to_write {
             // Only this user: whoever may cut a mapped file can kill the server with a signal.
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-            made.map_err(failed("create the log directory", path))?;
+            make_directory(path).map_err(failed("create the log directory", path))?;
         }
         let handle = File::open(path).map_err(failed("open the log directory", path))?;
         let lock_path = path.join(LOCK_NAME);

@@ -8,6 +8,7 @@ use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
 use crate::log::file_system::failed;
+use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
@@ -116,8 +117,9 @@ impl Log {
         let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
         Log {
             tail: CachePadded::new(Tail::new(start)),
-            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
+            kept_from_enqueues: AtomicU32::new(2),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),
@@ -125,6 +127,7 @@ impl Log {
             hold: AtomicU32::new(u32::MAX),
             oldest: AtomicU32::new(parts.keeper.oldest),
             segment_bytes: parts.segment_bytes,
+            first_sequence: parts.keeper.next_sequence,
             boot: parts.boot,
             log_id: parts.log_id,
             segments: parts.segments,
@@ -302,6 +305,8 @@ impl<'a> TakeOver<'a> {
         let path = directory.path().to_owned();
         let spoiled = |action| failed(action, &path);
         directory.remove_unfinished().map_err(spoiled("tidy"))?;
+        // A start that was killed may have given a file its name and not waited for the directory.
+        directory.sync().map_err(spoiled("sync"))?;
         examined.set_aside(&directory)?;
         let Examined {
             used,
@@ -314,7 +319,11 @@ impl<'a> TakeOver<'a> {
             for range in &segment.unreadable {
                 directory.blank(&segment.file, range.clone())?;
             }
-            directory.sync_file(&segment.file)?;
+        }
+        // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
+        // header would be back.
+        for segment in used.iter().map(|segment| &segment.file).chain(spare) {
+            directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
         let log_id = match used.first().map(|segment| segment.header).or(of_spares) {
@@ -376,7 +385,7 @@ impl<'a> TakeOver<'a> {
         let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
-            if used.is_rebuilt() {
+            if used.has_lost_header() {
                 segment
                     .write_header(header, true)
                     .map_err(failed("write the header of", &found.path))?;

@@ -238,7 +238,18 @@ pub(crate) struct CheckedRecord<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl CheckedRecord<'_> {
+impl<'a> CheckedRecord<'a> {
+    /// As it is shown outside of the log.
+    pub(crate) fn recovered(&self, position: LogPosition) -> Recovered<'a> {
+        Recovered {
+            position,
+            kind: self.header.kind,
+            flags: self.header.flags,
+            now_ms: self.header.now_ms.get(),
+            body: self.body,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         HEADER_LEN + self.body.len()
     }

@@ -127,14 +127,14 @@ pub(crate) struct Verdict {
 
 /// Calls `on_record` for every valid record of a segment and `on_gap` for what lies between and behind them.
 /// `bytes` may end before the segment does; what is not there is part of a gap.
-fn scan<'a>(
-    header: &SegmentHeader,
+pub(super) fn scan<'a>(
+    (sequence, epoch): (u32, u32),
+    segment_bytes: u32,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),
     mut on_gap: impl FnMut(BadRange, Damage),
 ) {
-    let (sequence, epoch) = (header.sequence.get(), header.epoch.get());
-    let segment_end = header.segment_bytes.get() as usize;
+    let segment_end = segment_bytes as usize;
     let from = |at: usize| bytes.get(at..).unwrap_or_default();
     let check = |at: usize| check_record(from(at), LogPosition::new(sequence, at as u32), epoch);
     let mut at = DATA_START as usize;
@@ -221,6 +221,7 @@ impl Recovery {
         };
         let gaps = std::cell::RefCell::new(Vec::<Gap>::new());
         let written_ms = std::cell::Cell::new(*last_ms);
+        let note_before = *note_max;
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
             boot.pending.append(&mut gaps.borrow_mut());
@@ -245,19 +246,28 @@ impl Recovery {
                 });
             }
         };
-        scan(header, bytes, on_record, |range, damage| {
-            gaps.borrow_mut().push(Gap {
-                range,
-                damage,
-                before_ms: written_ms.get(),
-            });
-        });
+        let name = (sequence, header.epoch.get());
+        scan(
+            name,
+            header.segment_bytes.get(),
+            bytes,
+            on_record,
+            |range, damage| {
+                gaps.borrow_mut().push(Gap {
+                    range,
+                    damage,
+                    before_ms: written_ms.get(),
+                });
+            },
+        );
         *last_ms = written_ms.get();
         let gaps = gaps.into_inner();
         let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());
         boot.torn = is_torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);
-        if has_engine_record {
+        // A note that no earlier segment tells is kept as well: a start that makes a spare of this one and dies would
+        // leave none.
+        if has_engine_record || *note_max > note_before {
             *kept = Kept {
                 sequence,
                 end: boot.end,

@@ -5,6 +5,7 @@
 //! numbers on the disk never have a gap, and a gap means that a file is missing.
 
 use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
 use crate::log::config::Room;
 use crate::log::dir::is_disk_full;
@@ -107,6 +108,7 @@ impl Log {
             );
         }
         old.seal(left.offset());
+        self.weigh();
         Ok(())
     }
 
@@ -190,6 +192,24 @@ impl Log {
     fn publish(&self, space: &Space) {
         self.obtainable
             .store(space.obtainable() as u32, Ordering::Relaxed);
+    }
+
+    /// Says how many further segments enqueues leave alone: one for copies, and enough for the others to hand out and
+    /// settle every live job by itself, those of one more segment like the last included. What is refused then is
+    /// refused before it can take the room of an ack; that a disk is full is only known when there is no more, though.
+    pub(super) fn weigh(&self) {
+        if self.directory.is_none() {
+            return;
+        }
+        let (oldest, tail) = (self.oldest.load(Ordering::Acquire), self.tail().sequence());
+        let live = |sequence: u32| {
+            let segment = self.segments.by_sequence(sequence);
+            segment.map_or(0, |segment| segment.live.count())
+        };
+        let jobs = (oldest..=tail).map(live).sum::<u64>() + live(tail.saturating_sub(1));
+        let segments = (jobs * limits::SETTLE_BYTES).div_ceil(u64::from(self.segment_bytes));
+        let kept = 1 + segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32;
+        self.kept_from_enqueues.store(kept, Ordering::Relaxed);
     }
 
     pub(super) fn full(&self) -> LogError {
@@ -309,17 +329,15 @@ impl Log {
             if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
-            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Release and
-            // maximum as in the flush, which may be under way.
-            self.durable.fetch_max(
-                LogPosition::new(sequence + 1, DATA_START).raw(),
-                Ordering::Release,
-            );
             if self.directory.is_some() {
                 let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
                 let written = segment.write_header(&header, true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
             }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Only now that
+            // the disk says so: a record that carries this mark and survives a power cut which the retired header
+            // does not would make the loss of what was never synced look like damage.
+            self.durable.raise(LogPosition::new(sequence + 1, DATA_START));
             keeper.oldest += 1;
             self.oldest.store(keeper.oldest, Ordering::Release);
             let mut space = self.space.lock();
@@ -333,18 +351,21 @@ impl Log {
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
     /// disk has what the segment's jobs rely on now.
     fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
-        if segment.live.count() != 0 {
-            return false;
-        }
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
-        let passed = if must_be_durable {
-            self.durable()
-        } else {
-            self.advance_prefix()
+        let passed = || {
+            if must_be_durable {
+                self.durable()
+            } else {
+                self.advance_prefix()
+            }
         };
-        // Looked at again: a record committed after the first look has added its jobs before its commit word,
-        // and the walk that passed it has seen that word.
-        passed.sequence() > sequence && segment.live.count() == 0 && self.durable() >= segment.barrier()
+        let durable = || {
+            if is_planted(Plant::RecycleEarly) {
+                return LogPosition::from_raw(u64::MAX);
+            }
+            self.durable()
+        };
+        segment.live.is_passed(sequence, passed, durable)
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.

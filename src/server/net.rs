@@ -42,7 +42,7 @@ pub trait Net: Sized {
 }
 
 /// One connection, not blocking. Dropping it closes it.
-pub trait NetStream: Sized + Send + 'static {
+pub trait NetStream: Sized {
     /// Reads once; 0 at the end of the stream.
     ///
     /// # Errors

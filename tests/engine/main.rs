@@ -5,9 +5,18 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+mod clock;
+#[path = "../sim/disk.rs"]
+#[allow(
+    dead_code,
+    reason = "written for the whole simulation; this uses a part of it"
+)]
+mod disk;
+mod edges;
 mod life;
 mod limits;
 mod model;
+mod power;
 mod recovery;
 mod sessions;
 mod symptoms;
