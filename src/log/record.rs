@@ -135,6 +135,7 @@ impl SegmentHeader {
             && (1..NUMBERS_END).contains(&self.boot.get())
             && self.sequence.get() < NUMBERS_END;
         (self.is_spare() || is_numbered)
+            && self.version.get() != 0
             && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
             && self.files.get() <= limits::SEGMENT_FILES_MAX
     }
