@@ -123,6 +123,21 @@ fn reads_grow_with_a_busy_peer_and_an_idle_one_gives_its_memory_back() {
 }
 
 #[test]
+fn a_long_frame_takes_hardly_more_memory_than_its_length() {
+    let len_max = 3 << 20;
+    let mut decoder = FrameDecoder::new(len_max);
+    let long = frame(1, &vec![7; len_max as usize - Header::LEN]);
+    for piece in [&long[..], &long[..]].concat().chunks(1_000) {
+        decoder.extend(piece);
+        let count = decoder.frames().map(Result::unwrap).count();
+        assert!(count <= 1);
+        let held = decoder.pending() + decoder.space().len();
+        assert!(held <= len_max as usize + 256 * 1024, "{held} bytes held");
+    }
+    assert_eq!(decoder.pending(), 0);
+}
+
+#[test]
 fn an_unknown_op_is_unsupported() {
     for op in [0u16, 11, 22, 37, 999, 0x8001, 0x4016] {
         let mut out = Vec::new();

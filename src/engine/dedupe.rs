@@ -169,14 +169,20 @@ impl Dedupe {
         now_ms: u64,
         mut emit: impl FnMut(QueueId, &[u8], &Known) -> Result<(), E>,
     ) -> Result<(), E> {
-        let queues: Vec<_> = self
+        let mut queues: Vec<_> = self
             .queues
             .lock()
             .iter()
             .map(|(id, keys)| (*id, keys.clone()))
             .collect();
+        // The same log from the same requests, whatever the order in a hash table.
+        queues.sort_unstable_by_key(|(id, _)| *id);
         for (queue, keys) in queues {
-            for (key, known) in &mut keys.lock().known {
+            let Keys { known, order } = &mut *keys.lock();
+            for (_, key) in &*order {
+                let Some(known) = known.get_mut(key) else {
+                    continue;
+                };
                 if known.sequence != 0 && known.sequence <= sequence && known.expires_ms > now_ms {
                     emit(queue, key, known)?;
                     known.sequence = logged_from;

@@ -20,6 +20,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
+/// By how much ids go up after a salvage. A start takes 65,536 generations at once, and a lost segment holds few
+/// starts.
+const GENERATIONS_LOST_MAX: u32 = 1 << 20;
+
 impl Engine {
     /// Opens an engine: reads the log of `config.directory`, if there is one, and puts every job back where it
     /// was, under its id. Nothing is served before all that was read is known to be on the disk.
@@ -54,6 +58,8 @@ impl Engine {
             let (log, _) = Log::open(log_config, now_ms, &mut |_| ())?;
             (log, Recovery::new(config.slots), RecoverySummary::default())
         };
+        // Deadlines were set by a clock that may have been set back since; time goes on from where they were set.
+        let now_ms = now_ms.max(recovery.latest_ms);
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
@@ -88,6 +94,7 @@ impl Engine {
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
+            opened_ms: now_ms,
             generation_told: AtomicU32::new(0),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms);
@@ -286,6 +293,10 @@ fn read_back(
     }
     let (log, report) = reading.open(log_config, now_ms)?;
     recovery.raise(report.note_max as u32);
+    if !report.salvaged.is_empty() && recovery.generation_high != 0 {
+        // What is lost may have told of higher ones, and an id must never come again: somebody may still hold it.
+        recovery.raise(recovery.generation_high.wrapping_add(GENERATIONS_LOST_MAX));
+    }
     let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
     salvaged.append(&mut recovery.senseless);
     let summary = RecoverySummary {

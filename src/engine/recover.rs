@@ -53,6 +53,8 @@ pub(super) struct Recovery {
     /// Records that make no sense although their checksum holds; kept for the report.
     pub(super) senseless: Vec<String>,
     pub(super) records: u64,
+    /// The latest time that a record was written at, in milliseconds since the Unix epoch.
+    pub(super) latest_ms: u64,
     /// The log was written with more slots than there are now: how many it takes at least.
     pub(super) slots_needed: Option<u32>,
 }
@@ -75,6 +77,7 @@ impl Recovery {
             generation_high: 0,
             senseless: Vec::new(),
             records: 0,
+            latest_ms: 0,
             slots_needed: None,
         }
     }
@@ -83,6 +86,7 @@ impl Recovery {
     pub(super) fn visit(&mut self, record: Recovered<'_>) {
         self.records += 1;
         self.at = record.position.raw();
+        self.latest_ms = self.latest_ms.max(record.now_ms);
         if self.read(&record).is_none() {
             self.senseless
                 .push(format!("record at {} of kind {}", record.position, record.kind));

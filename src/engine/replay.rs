@@ -295,6 +295,8 @@ impl Sessions {
                 });
             }
         }
+        // The same log from the same requests, whatever the order in a hash table.
+        found.sort_unstable_by_key(|snapshot| snapshot.session);
         found
     }
 
@@ -310,7 +312,7 @@ impl Sessions {
 fn evict_idlest(shard: &mut HashMap<u128, Session>) {
     if let Some(id) = shard
         .iter()
-        .min_by_key(|(_, session)| session.used_ms)
+        .min_by_key(|(id, session)| (session.used_ms, **id))
         .map(|(id, _)| *id)
     {
         shard.remove(&id);

@@ -203,6 +203,11 @@ impl Directory {
         Ok(file)
     }
 
+    /// Waits until the names are on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
     /// Removes what a crash left of files that were being made.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
         for name in self.disk.names()? {

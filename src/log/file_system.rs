@@ -23,18 +23,39 @@ struct LockedDirectory {
     _lock: File,
 }
 
+#[derive(Debug)]
+struct OpenFile(File);
+
 /// Wraps what the system answered in what was being done.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path, source }
 }
 
+/// Makes the directory if it is not there, and those that it stands in, with their names on the disk: a log whose
+/// directory a power cut takes away is lost whole.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let is_missing = |path: &&Path| !path.is_dir();
+    let missing = path.ancestors().take_while(is_missing).count();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    // The nearest parent in any case: a start that was killed may have made the directory and not waited.
+    for parent in path.ancestors().skip(1).take(missing.max(1)) {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        match synced {
+            // What was there already may be somebody else's, who does not let this user look around.
+            Err(error) if missing == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 impl Disk for FileSystem {
     fn lock(&self, path: &Path, to_write: bool) -> Result<Box<dyn DiskDirectory>, OpenError> {
         if to_write {
             // Only this user: whoever may cut a mapped file can kill the server with a signal.
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-            made.map_err(failed("create the log directory", path))?;
+            make_directory(path).map_err(failed("create the log directory", path))?;
         }
         let handle = File::open(path).map_err(failed("open the log directory", path))?;
         let lock_path = path.join(LOCK_NAME);
@@ -85,7 +106,7 @@ impl DiskDirectory for LockedDirectory {
     fn open(&self, name: &str, to_write: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(to_write).open(self.path.join(name))?;
-        Ok(Box::new(file))
+        Ok(Box::new(OpenFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -97,7 +118,7 @@ impl DiskDirectory for LockedDirectory {
             .truncate(true)
             .mode(0o600)
             .open(self.path.join(name))?;
-        Ok(Box::new(file))
+        Ok(Box::new(OpenFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -113,30 +134,30 @@ impl DiskDirectory for LockedDirectory {
     }
 }
 
-impl DiskFile for File {
+impl DiskFile for OpenFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(self, buffer, offset)
+        self.0.read_exact_at(buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        self.0.write_all_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(self)?)
+        Ok(rustix::fs::fdatasync(&self.0)?)
     }
 
     fn forget_clean_pages(&self, len: Option<u64>) {
         // Best effort: not every file system knows the advice, and one that does not is not worse off.
         let len = len.and_then(std::num::NonZeroU64::new);
-        let _ = rustix::fs::fadvise(self, 0, len, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.0, 0, len, Advice::DontNeed);
     }
 
     fn map(&self, len: usize) -> io::Result<Region> {
-        Region::of_file(self, len)
+        Region::of_file(&self.0, len)
     }
 }

@@ -6,9 +6,14 @@ use crate::log::config::Room;
 use crate::log::dir::Directory;
 use crate::log::disk::Disk;
 use crate::log::error::LogError;
+use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
-use crate::log::record::{DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody};
+use crate::log::record::{
+    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody,
+};
+use crate::log::recover::scan;
+use crate::log::segment::Segment;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
@@ -20,8 +25,8 @@ use std::sync::Arc;
 /// A write-ahead log in memory-mapped segments (or in plain memory). Shared by reference between threads.
 pub struct Log {
     pub(super) tail: CachePadded<Tail>,
-    /// Raw position up to which everything is on the disk.
-    pub(super) durable: CachePadded<AtomicU64>,
+    /// How far it is on the disk.
+    pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
@@ -112,8 +117,7 @@ impl Log {
     /// What a record written now knows to be on the disk.
     #[inline]
     pub(super) fn durable_mark(&self) -> LogPosition {
-        // Relaxed: an older value is as true.
-        LogPosition::from_raw(self.durable.load(Ordering::Relaxed))
+        self.durable.mark()
     }
 
     /// Adds `jobs` to the live count of the segment of `position`, which the caller knows to be held already
@@ -139,7 +143,7 @@ impl Log {
     /// old segment is not used again before the copy is durable.
     pub fn release_after(&self, position: LogPosition, jobs: u32, copy_end: LogPosition) {
         match self.segments.by_sequence(position.sequence()) {
-            Some(segment) => segment.release_after(u64::from(jobs), copy_end),
+            Some(segment) => segment.live.release_after(u64::from(jobs), copy_end),
             None => debug_assert!(false, "release in a segment that is gone: {position}"),
         }
     }
@@ -211,18 +215,16 @@ impl Log {
         let Some(end) = pin.segment().sealed_end() else {
             return false;
         };
+        if pin.segment().is_recovered() {
+            visit_recovered(pin.segment(), sequence, self.segment_bytes, visit);
+            return true;
+        }
         while position.offset() + HEADER_LEN as u32 <= end {
             let Some(record) = pin.segment().record_at(position) else {
                 return false;
             };
             if record.header.kind < KIND_LOG_FIRST {
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.shown(position));
             }
             position = position.plus(record.len() as u32);
         }
@@ -249,6 +251,28 @@ impl Log {
         }
         done + self.sync_in_background(now_ms)
     }
+}
+
+/// Shows the engine's records of a segment of an earlier start, and passes over what holds nothing there: a writer
+/// that died, the rest behind the last record, what a salvage gave up.
+fn visit_recovered(
+    segment: &Segment,
+    sequence: u32,
+    segment_bytes: u32,
+    visit: &mut dyn FnMut(Recovered<'_>),
+) {
+    let bytes = segment.region().bytes(0, segment_bytes as usize);
+    let on_record = |position, record: CheckedRecord<'_>| {
+        if record.header.kind < KIND_LOG_FIRST {
+            visit(record.shown(position));
+        }
+    };
+    scan(
+        (sequence, segment.epoch(), segment_bytes),
+        bytes,
+        on_record,
+        |_, _| (),
+    );
 }
 
 impl std::fmt::Debug for Log {

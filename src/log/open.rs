@@ -8,6 +8,7 @@ use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
 use crate::log::file_system::failed;
+use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
@@ -116,7 +117,7 @@ impl Log {
         let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
         Log {
             tail: CachePadded::new(Tail::new(start)),
-            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
@@ -301,6 +302,8 @@ impl<'a> TakeOver<'a> {
         let path = directory.path().to_owned();
         let spoiled = |action| failed(action, &path);
         directory.remove_unfinished().map_err(spoiled("tidy"))?;
+        // A start that was killed may have given a file its name and not waited for the directory.
+        directory.sync().map_err(spoiled("sync"))?;
         examined.set_aside(&directory)?;
         let Examined {
             used,
@@ -314,7 +317,11 @@ impl<'a> TakeOver<'a> {
             for range in &segment.unreadable {
                 directory.blank(&segment.file, range.clone())?;
             }
-            directory.sync_file(&segment.file)?;
+        }
+        // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
+        // header would be back.
+        for segment in used.iter().map(|segment| &segment.file).chain(spare) {
+            directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
         let log_id = match used.first().map(|segment| segment.header).or(of_spares) {
@@ -383,7 +390,7 @@ impl<'a> TakeOver<'a> {
     }
 
     fn take_used(&mut self, used: &UsedSegment, keep: bool) -> Result<(), OpenError> {
-        let (spare_header, segment_end) = (SegmentHeader::spare(self.shape), self.config.segment_bytes);
+        let spare_header = SegmentHeader::spare(self.shape);
         let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
@@ -392,8 +399,7 @@ impl<'a> TakeOver<'a> {
                     .write_header(header, true)
                     .map_err(failed("write the header of", &found.path))?;
             }
-            segment.assign(header);
-            segment.seal(segment_end);
+            segment.assign_recovered(header);
             self.segments.install(header.sequence.get(), found.number);
         } else {
             segment

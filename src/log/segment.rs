@@ -1,6 +1,6 @@
 //! One segment: its memory, its file, and who still needs it.
 
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::log::position::LogPosition;
 use crate::log::record::{
     CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
@@ -18,6 +18,8 @@ pub(super) struct Segment {
     /// Number in the file's name, from 1.
     pub(super) number: u32,
     epoch: AtomicU32,
+    /// What it holds was written by an earlier start, and so may have places that hold nothing.
+    is_recovered: AtomicBool,
     /// Its pages may not be resident: it was mapped by this start and not used since.
     is_cold: AtomicBool,
     /// End of the last record; `u32::MAX` while it may still grow.
@@ -25,8 +27,6 @@ pub(super) struct Segment {
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
     pub(super) live: CachePadded<Live>,
-    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
-    barrier: AtomicU64,
 }
 
 impl Segment {
@@ -36,11 +36,11 @@ impl Segment {
             region,
             number,
             epoch: AtomicU32::new(0),
+            is_recovered: AtomicBool::new(false),
             is_cold: AtomicBool::new(is_cold),
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
             live: CachePadded::new(Live::default()),
-            barrier: AtomicU64::new(0),
         }
     }
 
@@ -58,10 +58,24 @@ impl Segment {
     /// Gives a retired segment its place in the log. The header in memory (and on disk) is the caller's affair.
     pub(super) fn assign(&self, header: &SegmentHeader) {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
+        self.is_recovered.store(false, Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
         debug_assert_eq!(self.live.count(), 0, "a segment is retired without live jobs");
-        self.barrier.store(0, Ordering::Relaxed);
+        self.live.begin();
         self.holders.assign(header.sequence.get());
+    }
+
+    /// Gives a segment that was read back its place, sealed.
+    pub(super) fn assign_recovered(&self, header: &SegmentHeader) {
+        self.assign(header);
+        self.is_recovered.store(true, Ordering::Relaxed);
+        self.seal(header.segment_bytes.get());
+    }
+
+    /// Whether an earlier start wrote what it holds.
+    pub(super) fn is_recovered(&self) -> bool {
+        // Relaxed: it changes only while the segment is retired, as the epoch.
+        self.is_recovered.load(Ordering::Relaxed)
     }
 
     /// Says that no record will come any more; the last one ends at `end`.
@@ -73,17 +87,6 @@ impl Segment {
     pub(super) fn sealed_end(&self) -> Option<u32> {
         let end = self.used.load(Ordering::Acquire);
         (end != u32::MAX).then_some(end)
-    }
-
-    /// Takes jobs off the live count that were copied: the copy must be durable before the original goes.
-    pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
-        // Relaxed: seen by whoever sees the count that follows.
-        self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
-        self.live.release(jobs);
-    }
-
-    pub(super) fn barrier(&self) -> LogPosition {
-        LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
     }
 
     /// Length of the record committed at `offset`, or `None`.

@@ -1,9 +1,9 @@
 //! One connection: its socket, its decoder, its peer, and the way to its end.
 
 use super::desk::Desk;
+use super::net::NetStream;
 use super::outbox::Written;
 use super::peer::{Peer, Stage};
-use super::stream::Stream;
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::FRAME_BYTES_MAX;
 use crate::wire::FrameDecoder;
@@ -17,8 +17,8 @@ const HEARTBEATS_MISSED_MAX: u64 = 3;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Stream,
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
     decoder: FrameDecoder,
     pub(super) peer: Peer,
     /// The socket may have bytes.
@@ -43,8 +43,8 @@ pub(super) struct Connection {
     pub(super) is_counted: bool,
 }
 
-impl Connection {
-    pub(super) fn new(stream: Stream, number: u32, now_ms: u64) -> Self {
+impl<S: NetStream> Connection<S> {
+    pub(super) fn new(stream: S, number: u32, now_ms: u64) -> Self {
         Self {
             stream,
             decoder: FrameDecoder::new(HELLO_BYTES_MAX),

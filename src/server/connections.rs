@@ -3,15 +3,24 @@
 use super::conn::Connection;
 
 /// A table with numbers that are used again.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    places: Vec<Option<Box<Connection>>>,
+#[derive(Debug)]
+pub(super) struct Connections<S> {
+    places: Vec<Option<Box<Connection<S>>>>,
     free: Vec<u32>,
 }
 
-impl Connections {
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<S> Connections<S> {
     /// Adds a connection that `make` makes with its number.
-    pub(super) fn add(&mut self, make: impl FnOnce(u32) -> Connection) -> u32 {
+    pub(super) fn add(&mut self, make: impl FnOnce(u32) -> Connection<S>) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             (self.places.len() - 1) as u32
@@ -22,12 +31,12 @@ impl Connections {
 
     /// The connection of that number, if it is still there.
     #[inline]
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Connection> {
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Connection<S>> {
         self.places.get_mut(number as usize)?.as_deref_mut()
     }
 
     /// Removes one; its number is used again.
-    pub(super) fn remove(&mut self, number: u32) -> Option<Box<Connection>> {
+    pub(super) fn remove(&mut self, number: u32) -> Option<Box<Connection<S>>> {
         let removed = self.places.get_mut(number as usize)?.take()?;
         self.free.push(number);
         Some(removed)

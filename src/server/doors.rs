@@ -21,7 +21,6 @@ thread_local! {
 }
 
 /// The doors of all reactors of a server.
-#[derive(Debug)]
 pub(super) struct Doors {
     mailboxes: Box<[Mailbox]>,
     /// Counts wakes, to take turns.
@@ -49,6 +48,11 @@ impl Doors {
     /// Says that reactor `reactor` runs on this thread from now on.
     pub(super) fn enter(reactor: usize) {
         OWN.set(1 << reactor);
+    }
+
+    /// Says that no reactor runs on this thread.
+    pub(super) fn leave() {
+        OWN.set(0);
     }
 
     /// `jobs` were published in `queue`, for which the reactors in `bits` wait.

@@ -4,7 +4,6 @@ use super::config::{ServeError, ServerConfig};
 use super::doors::Doors;
 use super::mailbox::Bell;
 use super::orphans::Orphans;
-use crate::clock::Clock;
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -26,7 +25,6 @@ pub(super) enum Stage {
 pub(super) struct Hub {
     pub(super) engine: Arc<Engine>,
     pub(super) config: ServerConfig,
-    pub(super) clock: Clock,
     /// Differs from start to start.
     pub(super) boot: u64,
     pub(super) doors: Arc<Doors>,
@@ -45,17 +43,10 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        config: ServerConfig,
-        clock: Clock,
-        boot: u64,
-        doors: Doors,
-    ) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, config: ServerConfig, boot: u64, doors: Doors) -> Self {
         Self {
             engine,
             config,
-            clock,
             boot,
             doors: Arc::new(doors),
             orphans: Orphans::default(),
@@ -112,6 +103,20 @@ impl Hub {
     /// Whether the agents behind the reactors are to end.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
+    }
+
+    /// The last act of a stop in good order: nobody uses the engine any more.
+    ///
+    /// # Errors
+    /// [`ServeError`]: why the server stopped by itself, or that the last sync failed.
+    pub(super) fn close(&self, now_ms: u64) -> Result<(), ServeError> {
+        match self.failure() {
+            Some(failure) => Err(failure),
+            None => self
+                .engine
+                .close(now_ms)
+                .map_err(|refusal| ServeError::Log(refusal.text)),
+        }
     }
 
     /// Why the server stopped by itself, if it did.

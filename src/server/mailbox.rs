@@ -5,7 +5,7 @@
 //! with `AcqRel`, so either the reactor's look finds the message, or the ringer finds the mark gone and makes
 //! the system call. While a reactor is awake its mark is set and ringing it costs no system call.
 
-use super::stream::Stream;
+use super::net::Wake;
 use crate::engine::QueueId;
 use crossbeam::queue::SegQueue;
 use parking_lot::{Condvar, Mutex};
@@ -22,12 +22,9 @@ pub(super) struct Baton {
 }
 
 /// The door of one reactor.
-#[derive(Debug)]
 pub(super) struct Mailbox {
-    waker: mio::Waker,
+    wake: Wake,
     awake: AtomicBool,
-    /// Accepted connections to adopt.
-    pub(super) streams: SegQueue<Stream>,
     /// Queues to look after.
     pub(super) batons: SegQueue<Baton>,
     /// Whether an answer of the reactor waits for the disk.
@@ -35,12 +32,11 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// The door of the reactor whose poll `waker` ends.
-    pub(super) fn new(waker: mio::Waker) -> Self {
+    /// The door of the reactor whose wait `wake` ends.
+    pub(super) fn new(wake: Wake) -> Self {
         Self {
-            waker,
+            wake,
             awake: AtomicBool::new(true),
-            streams: SegQueue::new(),
             batons: SegQueue::new(),
             waits_for_disk: AtomicBool::new(false),
         }
@@ -49,8 +45,7 @@ impl Mailbox {
     /// Has the reactor look at its messages, waking it if it sleeps.
     pub(super) fn ring(&self) {
         if !self.awake.swap(true, Ordering::AcqRel) {
-            // An eventfd write fails only when its counter is full, which means that it is rung already.
-            let _ = self.waker.wake();
+            (self.wake)();
         }
     }
 
@@ -62,11 +57,6 @@ impl Mailbox {
     /// The reactor is awake and will look at its messages before it sleeps.
     pub(super) fn wake_up(&self) {
         self.awake.swap(true, Ordering::AcqRel);
-    }
-
-    /// Whether no message waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.batons.is_empty() && self.streams.is_empty()
     }
 }
 
@@ -85,6 +75,11 @@ impl Bell {
             *rung = true;
             self.changed.notify_one();
         }
+    }
+
+    /// Whether it was rung; that is answered with this.
+    pub(super) fn take(&self) -> bool {
+        std::mem::take(&mut *self.rung.lock())
     }
 
     /// Sleeps until rung, at most `timeout`; `None` waits for as long as it takes.

@@ -11,9 +11,10 @@
 //!                           └─► waiters ─► deliver (subscriptions, waiting reserves)
 //! ```
 //!
-//! The files: `config`; `listen`, `stream` (sockets); `reactor`, `connections`, `conn`, `peer` (connections);
-//! `outbox`, `holdings`, `waiters` (what a connection has waiting); `desk`, `dispatch`, `admin`, `deliver`, `sink`
-//! (requests); `doors`, `mailbox`, `hub` (between threads); `agents`, `threads`.
+//! The files: `config`; `net` (what a reactor asks of the network), `sockets`, `listen`, `stream` (the real one);
+//! `reactor`, `connections`, `conn`, `peer` (connections); `outbox`, `holdings`, `waiters` (what a connection has
+//! waiting); `desk`, `dispatch`, `admin`, `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads);
+//! `agents`; `machine` (all of them, without a thread), `threads`.
 
 mod admin;
 mod agents;
@@ -27,12 +28,16 @@ mod doors;
 mod holdings;
 mod hub;
 mod listen;
+#[doc(hidden)]
+pub mod machine;
 mod mailbox;
+mod net;
 mod orphans;
 mod outbox;
 mod peer;
 mod reactor;
 mod sink;
+mod sockets;
 mod stream;
 mod threads;
 mod waiters;
@@ -41,12 +46,11 @@ pub use config::{ServeError, ServerConfig, StartError};
 pub use listen::raise_file_limit;
 
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineConfig, QueueId, RecoverySummary};
-use doors::Doors;
+use crate::engine::{Engine, EngineConfig, RecoverySummary};
 use hub::Hub;
 use listen::Listeners;
-use mailbox::Mailbox;
-use reactor::Reactor;
+use machine::Machine;
+use sockets::Sockets;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use threads::Threads;
@@ -64,6 +68,7 @@ use threads::Threads;
 /// ```
 pub struct Server {
     hub: Arc<Hub>,
+    clock: Clock,
     threads: Threads,
     local_addr: Option<SocketAddr>,
 }
@@ -87,9 +92,8 @@ impl Server {
     /// [`StartError`], one line each; nothing was changed on disk then.
     pub fn open(engine: EngineConfig, config: ServerConfig) -> Result<(Self, RecoverySummary), StartError> {
         let listeners = Listeners::bind(&config)?;
-        let clock = Clock::start();
-        let (engine, summary) = Engine::open(engine, clock.now_ms())?;
-        let server = Self::begin(Arc::new(engine), config, listeners, clock)?;
+        let (engine, summary) = Engine::open(engine, Clock::start().now_ms())?;
+        let server = Self::begin(Arc::new(engine), config, listeners)?;
         Ok((server, summary))
     }
 
@@ -100,43 +104,26 @@ impl Server {
     /// [`StartError`].
     pub fn start(engine: Arc<Engine>, config: ServerConfig) -> Result<Self, StartError> {
         let listeners = Listeners::bind(&config)?;
-        Self::begin(engine, config, listeners, Clock::start())
+        Self::begin(engine, config, listeners)
     }
 
-    fn begin(
-        engine: Arc<Engine>,
-        config: ServerConfig,
-        listeners: Listeners,
-        clock: Clock,
-    ) -> Result<Self, StartError> {
+    fn begin(engine: Arc<Engine>, config: ServerConfig, listeners: Listeners) -> Result<Self, StartError> {
+        let clock = Clock::start().not_before(engine.opened_ms());
         let local_addr = listeners.local_addr();
-        let mut polls = Vec::new();
-        let mut mailboxes = Vec::new();
-        for _ in 0..config.reactors() {
-            let (poll, waker) = Reactor::poll()?;
-            polls.push(poll);
-            mailboxes.push(Mailbox::new(waker));
-        }
-        let hub = Arc::new(Hub::new(
-            engine,
-            config,
-            clock,
-            random_boot()?,
-            Doors::new(mailboxes),
-        ));
-        set_waker(&hub);
         let mut listeners = Some(listeners);
-        let mut reactors = Vec::new();
-        for (index, poll) in polls.into_iter().enumerate() {
-            reactors.push(Reactor::new(hub.clone(), index, poll, listeners.take())?);
+        let mut nets = Vec::new();
+        for _ in 0..config.reactors() {
+            nets.push(Sockets::new(listeners.take())?);
         }
+        let machine = Machine::new(engine, config, random_boot()?, nets);
         let mut server = Self {
-            hub,
+            hub: machine.hub.clone(),
+            clock,
             threads: Threads::default(),
             local_addr,
         };
         // On an error `server` is dropped, which ends the threads that were started.
-        server.threads.start(&server.hub, reactors)?;
+        server.threads.start(machine, clock)?;
         Ok(server)
     }
 
@@ -185,16 +172,11 @@ impl Server {
             .background
             .drain(..)
             .for_each(|thread| drop(thread.join()));
-        if let Some(failure) = self.hub.failure() {
-            return Err(failure);
+        match self.hub.failure() {
+            Some(failure) => Err(failure),
+            None if is_running => self.hub.close(self.clock.now_ms()),
+            None => Ok(()),
         }
-        if is_running {
-            self.hub
-                .engine
-                .close(self.hub.clock.now_ms())
-                .map_err(|refusal| ServeError::Log(refusal.text))?;
-        }
-        Ok(())
     }
 }
 
@@ -204,18 +186,6 @@ impl Drop for Server {
         // Whoever wants to know how it went calls `wait` or `stop`.
         let _ = self.join();
     }
-}
-
-/// Has the engine tell the reactors when jobs become ready. The engine keeps the waker, so the waker must not
-/// keep the engine.
-fn set_waker(hub: &Hub) {
-    let engine = Arc::downgrade(&hub.engine);
-    let doors = hub.doors.clone();
-    hub.engine.set_waker(Arc::new(move |queue: QueueId, bits, jobs| {
-        if let Some(engine) = engine.upgrade() {
-            doors.published(&engine, queue, bits, jobs);
-        }
-    }));
 }
 
 /// A number that differs from start to start.

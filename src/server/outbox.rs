@@ -1,6 +1,6 @@
 //! What waits to be written to one connection, and the answers that wait for the disk first.
 
-use super::stream::Stream;
+use super::net::NetStream;
 use crate::base::limits::OUTBOX_BYTES_MAX;
 use crate::log::LogPosition;
 use std::collections::VecDeque;
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// Writes once.
-    pub(super) fn write_to(&mut self, stream: &mut Stream) -> io::Result<Written> {
+    pub(super) fn write_to(&mut self, stream: &mut impl NetStream) -> io::Result<Written> {
         let written = loop {
             match stream.write(&self.bytes[self.head..]) {
                 Ok(written) => break written,
@@ -132,6 +132,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::Stream;
     use super::*;
 
     fn position(offset: u64) -> LogPosition {

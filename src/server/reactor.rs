@@ -1,6 +1,6 @@
-//! One reactor: a poll, its connections, and what they wait for.
+//! One reactor: its network, its connections, and what they wait for.
 //!
-//! A turn is `wait` and `step`: take the messages of other threads, run the connections that have something to
+//! A turn is `doze`, `wait` and `step`: take the messages of other threads, run the connections that have something to
 //! read, serve those who wait for jobs, and write what came of it, one write a connection. Nothing in a step
 //! blocks. Which thread calls it, and when, is not the reactor's business.
 
@@ -12,40 +12,33 @@ use super::conn::Connection;
 use super::connections::Connections;
 use super::desk::Desk;
 use super::hub::{Hub, Stage};
-use super::listen::Listeners;
+use super::net::{Net, NetStream, Ready};
 use crate::base::code::{ErrorCode, Refusal};
-use mio::{Events, Poll, Token, Waker};
+use crossbeam::queue::SegQueue;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// What the poll calls the waker, the listeners, and the first connection.
-const WAKER: Token = Token(0);
-const LISTENERS: Token = Token(1);
-const FIRST_CONNECTION: usize = 2;
-
-/// Events taken from the poll in one turn.
-const EVENTS_MAX: usize = 1_024;
 /// Time between two looks at the connections' own time limits, in milliseconds.
 const SWEEP_MS: u64 = 250;
 /// How long a stop may take to write answers to peers that do not read them, in milliseconds.
 const STOP_MS: u64 = 5_000;
 
 /// See the [module](self).
-pub(super) struct Reactor {
+pub(super) struct Reactor<N: Net> {
     hub: Arc<Hub>,
     index: usize,
-    poll: Poll,
-    events: Events,
-    listeners: Option<Listeners>,
-    /// When connections may be accepted; `None` until the poll tells of some.
+    net: N,
+    /// Accepted connections to adopt, by reactor.
+    arrivals: Arrivals<N::Stream>,
+    /// When connections may be accepted; `None` until the network tells of some.
     accept_at_ms: Option<u64>,
     /// The reactor that gets the next connection.
     next_home: usize,
     turned_away: usize,
-    connections: Connections,
+    connections: Connections<N::Stream>,
     desk: Desk,
     to_run: VecDeque<u32>,
     touched: Vec<u32>,
@@ -55,31 +48,18 @@ pub(super) struct Reactor {
     end_at_ms: u64,
 }
 
-impl Reactor {
-    /// A poll, and the waker that ends its wait.
-    pub(super) fn poll() -> io::Result<(Poll, Waker)> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        Ok((poll, waker))
-    }
+/// Connections on their way from the reactor that accepts to those that serve.
+pub(super) type Arrivals<S> = Arc<[SegQueue<S>]>;
 
-    /// Reactor number `index` of the hub; only one of them has listeners.
-    pub(super) fn new(
-        hub: Arc<Hub>,
-        index: usize,
-        poll: Poll,
-        mut listeners: Option<Listeners>,
-    ) -> io::Result<Self> {
-        if let Some(listeners) = &mut listeners {
-            listeners.register(poll.registry(), LISTENERS)?;
-        }
-        Ok(Self {
+impl<N: Net> Reactor<N> {
+    /// Reactor number `index` of the hub.
+    pub(super) fn new(hub: Arc<Hub>, index: usize, net: N, arrivals: Arrivals<N::Stream>) -> Self {
+        Self {
             desk: Desk::new(hub.clone(), index),
             hub,
             index,
-            poll,
-            events: Events::with_capacity(EVENTS_MAX),
-            listeners,
+            net,
+            arrivals,
             accept_at_ms: None,
             next_home: 0,
             turned_away: 0,
@@ -90,7 +70,7 @@ impl Reactor {
             sweep_at_ms: 0,
             stage: Stage::Serving,
             end_at_ms: u64::MAX,
-        })
+        }
     }
 
     /// Its number.
@@ -103,46 +83,44 @@ impl Reactor {
         self.stage != Stage::Serving && self.connections.is_empty()
     }
 
-    /// Waits until there is something to do, or at most `timeout`.
+    /// Prepares to wait: says how long it need not wake unless something happens. Whoever has a message for it
+    /// wakes it from now on.
+    pub(super) fn doze(&mut self, now_ms: u64) -> Duration {
+        let idle = self.idle_time(now_ms);
+        if !idle.is_zero() {
+            self.hub.doors.of(self.index).doze();
+            // Whoever rang before this found the reactor awake and did not call its wake.
+            if self.has_messages() {
+                return Duration::ZERO;
+            }
+        }
+        idle
+    }
+
+    /// Waits until there is something to do, at most for as long as [`doze`](Self::doze) said.
     ///
     /// # Errors
-    /// What the system's poll says; the reactor is of no more use then.
-    pub(super) fn wait(&mut self, now_ms: u64, timeout: Option<Duration>) -> io::Result<()> {
-        let hub = self.hub.clone();
-        let mailbox = hub.doors.of(self.index);
-        let mut timeout = timeout.unwrap_or(Duration::MAX).min(self.idle_time(now_ms));
-        if !timeout.is_zero() {
-            mailbox.doze();
-            // Whoever rang before this found the reactor awake and made no system call.
-            if self.has_messages() {
-                timeout = Duration::ZERO;
-            }
-        }
-        let timeout = (timeout != Duration::MAX).then_some(timeout);
-        if let Err(error) = self.poll.poll(&mut self.events, timeout)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
-        }
-        mailbox.wake_up();
-        let mut listeners_ready = false;
-        for event in &self.events {
-            match event.token() {
-                WAKER => {}
-                LISTENERS => listeners_ready = true,
-                Token(token) => {
-                    let number = (token - FIRST_CONNECTION) as u32;
-                    if let Some(connection) = self.connections.get_mut(number) {
-                        connection.ready(event.is_readable(), event.is_read_closed(), event.is_writable());
-                        queue(&mut self.to_run, connection);
-                        touch(&mut self.touched, connection);
-                    }
+    /// What the network says; the reactor is of no more use then.
+    pub(super) fn wait(&mut self, idle: Duration) -> io::Result<()> {
+        self.net.wait((idle != Duration::MAX).then_some(idle))?;
+        self.hub.doors.of(self.index).wake_up();
+        let (connections, to_run, touched) = (&mut self.connections, &mut self.to_run, &mut self.touched);
+        let accept_at_ms = &mut self.accept_at_ms;
+        self.net.each_ready(|ready| match ready {
+            Ready::Accept => *accept_at_ms = Some(0),
+            Ready::Stream {
+                number,
+                readable,
+                read_closed,
+                writable,
+            } => {
+                if let Some(connection) = connections.get_mut(number) {
+                    connection.ready(readable, read_closed, writable);
+                    queue(to_run, connection);
+                    touch(touched, connection);
                 }
             }
-        }
-        if listeners_ready {
-            self.accept_at_ms = Some(0);
-        }
+        });
         Ok(())
     }
 
@@ -186,10 +164,12 @@ impl Reactor {
             })
     }
 
-    fn has_messages(&self) -> bool {
+    /// Whether others have told it something that it has not looked at.
+    pub(super) fn has_messages(&self) -> bool {
         let mailbox = self.hub.doors.of(self.index);
         let disk_is_further = !self.holding.is_empty() && !mailbox.waits_for_disk.load(Ordering::Acquire);
-        !mailbox.is_empty() || disk_is_further || self.hub.stage() != self.stage
+        let is_told = !mailbox.batons.is_empty() || !self.arrivals[self.index].is_empty();
+        is_told || disk_is_further || self.hub.stage() != self.stage
     }
 
     /// Begins to end when the server does.
@@ -199,7 +179,7 @@ impl Reactor {
             return;
         }
         self.stage = stage;
-        self.listeners = None;
+        self.net.stop_listening();
         self.accept_at_ms = None;
         self.end_at_ms = self.end_at_ms.min(self.desk.now_ms + STOP_MS);
         let refusal = match self.hub.failure() {
@@ -238,13 +218,13 @@ impl Reactor {
     }
 }
 
-fn queue(to_run: &mut VecDeque<u32>, connection: &mut Connection) {
+fn queue<S: NetStream>(to_run: &mut VecDeque<u32>, connection: &mut Connection<S>) {
     if !std::mem::replace(&mut connection.is_queued, true) {
         to_run.push_back(connection.peer.connection);
     }
 }
 
-fn touch(touched: &mut Vec<u32>, connection: &mut Connection) {
+fn touch<S: NetStream>(touched: &mut Vec<u32>, connection: &mut Connection<S>) {
     if !std::mem::replace(&mut connection.is_touched, true) {
         touched.push(connection.peer.connection);
     }

@@ -1,5 +1,6 @@
 //! A connection's socket, of either kind.
 
+use super::net::NetStream;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -13,25 +14,24 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
-impl Stream {
-    /// Reads once.
-    pub(super) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+impl NetStream for Stream {
+    #[inline]
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(space),
             Stream::Unix(stream) => stream.read(space),
         }
     }
 
-    /// Writes once, as much as the socket takes.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
         }
     }
 
-    /// Tells the peer that nothing more comes.
-    pub(super) fn finish_writing(&self) {
+    fn finish_writing(&self) {
         // A peer that is gone already cannot be told; the read side finds out.
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),

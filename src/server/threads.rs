@@ -4,8 +4,11 @@ use super::agents::{Flusher, Keeper, Timekeeper};
 use super::config::ServeError;
 use super::doors::Doors;
 use super::hub::Hub;
+use super::machine::Machine;
 use super::reactor::Reactor;
+use super::sockets::Sockets;
 use crate::base::limits::TICK_MS;
+use crate::clock::Clock;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,25 +34,33 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Starts everything. On an error the threads started so far are in `self`, to be ended.
-    pub(super) fn start(&mut self, hub: &Arc<Hub>, reactors: Vec<Reactor>) -> io::Result<()> {
-        self.background.push(start("flusher", hub, flush)?);
-        self.background.push(start("timekeeper", hub, keep_time)?);
-        self.background.push(start("log keeper", hub, keep_log)?);
+    pub(super) fn start(&mut self, machine: Machine<Sockets>, clock: Clock) -> io::Result<()> {
+        let Machine {
+            hub,
+            reactors,
+            flusher,
+            timekeeper,
+            keeper,
+        } = machine;
+        self.background
+            .push(start("flusher", &hub, move |hub| flush(hub, flusher))?);
+        self.background.push(start("timekeeper", &hub, move |hub| {
+            keep_time(hub, timekeeper, clock);
+        })?);
+        self.background.push(start("log keeper", &hub, move |hub| {
+            keep_log(hub, keeper, clock)
+        })?);
         for reactor in reactors {
             let name = format!("reactor {}", reactor.index());
             self.reactors
-                .push(start(&name, hub, move |hub| react(hub, reactor))?);
+                .push(start(&name, &hub, move |hub| react(hub, reactor, clock))?);
         }
         Ok(())
     }
 }
 
 /// Starts a thread that fails the server if it panics.
-fn start(
-    name: &str,
-    hub: &Arc<Hub>,
-    run: impl FnOnce(&Arc<Hub>) + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+fn start(name: &str, hub: &Arc<Hub>, run: impl FnOnce(&Hub) + Send + 'static) -> io::Result<JoinHandle<()>> {
     let hub = hub.clone();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let guard = PanicGuard(&hub);
@@ -66,21 +77,21 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-fn react(hub: &Arc<Hub>, mut reactor: Reactor) {
+fn react(hub: &Hub, mut reactor: Reactor<Sockets>, clock: Clock) {
     Doors::enter(reactor.index());
     loop {
-        if let Err(error) = reactor.wait(hub.clock.now_ms(), None) {
+        let idle = reactor.doze(clock.now_ms());
+        if let Err(error) = reactor.wait(idle) {
             return hub.fail(ServeError::System(format!("poll: {error}")));
         }
-        reactor.step(hub.clock.now_ms(), RUN_BUDGET);
+        reactor.step(clock.now_ms(), RUN_BUDGET);
         if reactor.is_done() {
             return;
         }
     }
 }
 
-fn flush(hub: &Arc<Hub>) {
-    let mut flusher = Flusher::new(hub.clone());
+fn flush(hub: &Hub, mut flusher: Flusher) {
     while !hub.is_retired() {
         if flusher.step() == 0 {
             hub.flush_bell.wait(None);
@@ -88,19 +99,17 @@ fn flush(hub: &Arc<Hub>) {
     }
 }
 
-fn keep_time(hub: &Arc<Hub>) {
-    let mut timekeeper = Timekeeper::new(hub.clone());
+fn keep_time(hub: &Hub, mut timekeeper: Timekeeper, clock: Clock) {
     while !hub.is_retired() {
-        if timekeeper.step(hub.clock.now_ms(), TIMER_BUDGET) == 0 {
+        if timekeeper.step(clock.now_ms(), TIMER_BUDGET) == 0 {
             hub.background_bells[0].wait(Some(Duration::from_millis(TICK_MS)));
         }
     }
 }
 
-fn keep_log(hub: &Arc<Hub>) {
-    let mut keeper = Keeper::new(hub.clone());
+fn keep_log(hub: &Hub, mut keeper: Keeper, clock: Clock) {
     while !hub.is_retired() {
-        if keeper.step(hub.clock.now_ms(), LOG_BUDGET) == 0 {
+        if keeper.step(clock.now_ms(), LOG_BUDGET) == 0 {
             hub.background_bells[1].wait(Some(Duration::from_millis(LOG_TICK_MS)));
         }
     }

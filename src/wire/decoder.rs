@@ -90,14 +90,17 @@ impl FrameDecoder {
         &mut self.buffer[self.end..]
     }
 
-    /// Moves the unread bytes to the front, and grows by doubling only when they fill more than half.
+    /// Moves the unread bytes to the front, and grows by doubling only when they fill more than half: no further
+    /// than one longest frame and a large read behind it need, unless the caller leaves more than that unread.
     fn make_space(&mut self) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        if self.end * 2 >= self.buffer.len() {
-            let size = (self.buffer.len() * 2).max(SPACE_BYTES_MIN * 2);
-            self.buffer.resize(size, 0);
+        let len = self.buffer.len();
+        let enough = self.len_max as usize + READ_BYTES_MAX;
+        if self.end * 2 >= len && len < enough || len - self.end < SPACE_BYTES_MIN {
+            let doubled = (len * 2).min(enough);
+            self.buffer.resize(doubled.max(self.end + SPACE_BYTES_MIN * 2), 0);
         }
     }
 

@@ -64,9 +64,14 @@ impl Home {
     }
 
     pub fn serve_with(&self, more: &[&str]) -> Server {
+        Server::start(self.serve_command("data", more))
+    }
+
+    /// The command that starts a server with that data directory.
+    pub fn serve_command(&self, data: &str, more: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.current_dir(self.directory.path());
-        command.args(["serve", "--data", "data", "--unix", "socket", "--listen", "none"]);
+        command.args(["serve", "--data", data, "--unix", "socket", "--listen", "none"]);
         for small in [
             ["--segment-bytes", "1MiB"],
             ["--slots", "65536"],
@@ -77,7 +82,7 @@ impl Home {
             }
         }
         command.args(more);
-        Server::start(command)
+        command
     }
 
     /// A command that talks to this home's server.
@@ -280,8 +285,12 @@ impl Server {
             .to_owned()
     }
 
+    pub fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill_process(pid(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// `kill -9`, and waits until it is gone.

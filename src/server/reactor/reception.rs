@@ -2,10 +2,9 @@
 
 use super::super::conn::Connection;
 use super::super::hub::Stage;
-use super::super::stream::Stream;
-use super::{FIRST_CONNECTION, Reactor, queue, touch};
+use super::super::net::Net;
+use super::{Reactor, queue, touch};
 use crate::base::code::{ErrorCode, Refusal};
-use mio::{Interest, Token};
 use std::sync::atomic::Ordering;
 
 /// Connections accepted in one turn.
@@ -15,10 +14,10 @@ const TURNED_AWAY_MAX: usize = 256;
 /// Pause before connections are accepted again after the system had no room for one, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-impl Reactor {
+impl<N: Net> Reactor<N> {
     /// Takes in the connections that were given to this reactor.
     pub(super) fn adopt_all(&mut self) {
-        while let Some(stream) = self.hub.doors.of(self.index).streams.pop() {
+        while let Some(stream) = self.arrivals[self.index].pop() {
             self.adopt(stream);
         }
     }
@@ -29,8 +28,7 @@ impl Reactor {
             return;
         }
         for _ in 0..ACCEPTS_MAX {
-            let Some(listeners) = &self.listeners else { return };
-            match listeners.accept() {
+            match self.net.accept() {
                 Ok(Some(stream)) => self.place(stream),
                 Ok(None) => {
                     self.accept_at_ms = None;
@@ -46,7 +44,7 @@ impl Reactor {
     }
 
     /// Gives a new connection to the reactor whose turn it is.
-    fn place(&mut self, stream: Stream) {
+    fn place(&mut self, stream: N::Stream) {
         if self.hub.connections.fetch_add(1, Ordering::Relaxed) >= self.hub.config.connections_max {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);
             return self.turn_away(stream);
@@ -56,13 +54,12 @@ impl Reactor {
         if home == self.index {
             self.adopt(stream);
         } else {
-            let mailbox = self.hub.doors.of(home);
-            mailbox.streams.push(stream);
-            mailbox.ring();
+            self.arrivals[home].push(stream);
+            self.hub.doors.of(home).ring();
         }
     }
 
-    fn turn_away(&mut self, stream: Stream) {
+    fn turn_away(&mut self, stream: N::Stream) {
         if self.turned_away >= TURNED_AWAY_MAX {
             return;
         }
@@ -76,27 +73,20 @@ impl Reactor {
         }
     }
 
-    fn adopt(&mut self, stream: Stream) {
+    fn adopt(&mut self, stream: N::Stream) {
         if self.stage != Stage::Serving || self.enter(stream).is_none() {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Registers a connection; one that the system does not let register is closed.
-    fn enter(&mut self, stream: Stream) -> Option<&mut Connection> {
+    fn enter(&mut self, stream: N::Stream) -> Option<&mut Connection<N::Stream>> {
         let now_ms = self.desk.now_ms;
         let number = self
             .connections
             .add(|number| Connection::new(stream, number, now_ms));
         let connection = self.connections.get_mut(number)?;
-        let token = Token(FIRST_CONNECTION + number as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if self
-            .poll
-            .registry()
-            .register(&mut connection.stream, token, interest)
-            .is_err()
-        {
+        if self.net.watch(&mut connection.stream, number).is_err() {
             self.connections.remove(number);
             return None;
         }

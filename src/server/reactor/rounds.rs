@@ -2,6 +2,7 @@
 
 use super::super::deliver::Offer;
 use super::super::hub::Stage;
+use super::super::net::Net;
 use super::super::peer;
 use super::{Reactor, queue, touch};
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ const LINGER_MS: u64 = 2_000;
 /// The same while the server stops, in milliseconds.
 const LINGER_STOPPING_MS: u64 = 200;
 
-impl Reactor {
+impl<N: Net> Reactor<N> {
     /// Sends on the answers that waited for the disk and need not any more.
     pub(super) fn release_held(&mut self) {
         if self.holding.is_empty() {
@@ -136,8 +137,7 @@ impl Reactor {
         let Some(mut connection) = self.connections.remove(number) else {
             return;
         };
-        // Closing takes it out of the poll as well, so an error here changes nothing.
-        let _ = self.poll.registry().deregister(&mut connection.stream);
+        self.net.forget(&mut connection.stream);
         self.desk.forsake(&mut connection.peer);
         if connection.is_counted {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);

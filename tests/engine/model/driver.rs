@@ -1,6 +1,7 @@
 //! Draws operations, carries them out on the engine, and holds what comes back against the model.
 
 use super::reference::{Job, KeyUse, Model, QueueModel, Settled};
+use super::source::Rng;
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
 use ackring::{
@@ -8,31 +9,6 @@ use ackring::{
     JobStatus, QueueOptions, Refusal, SettleBatch, SettleBuilder, Token, Verb,
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// SplitMix64.
-pub struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize].clone()
-    }
-}
 
 /// A job to be enqueued, as drawn.
 #[derive(Clone)]
@@ -121,8 +97,7 @@ impl Drop for Driver {
 const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
-    pub fn new(seed: u64) -> Self {
-        let mut rng = Rng(seed);
+    pub fn new(mut rng: Rng) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = EngineConfig {
             directory: Some(directory.path().to_owned()),
@@ -215,6 +190,12 @@ impl Driver {
             session: SESSION,
             number: self.number,
         }
+    }
+
+    /// Whether the bytes that decide are used up.
+    #[allow(dead_code, reason = "only where bytes decide")]
+    pub fn is_used_up(&self) -> bool {
+        self.rng.is_used_up()
     }
 
     pub fn step(&mut self) {

@@ -5,8 +5,10 @@
 
 mod driver;
 mod reference;
+mod source;
 
 use driver::Driver;
+use source::Rng;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
@@ -33,7 +35,7 @@ fn random_operations_and_crashes_agree_with_the_model() {
     let ops = number("ACKRING_OPS").unwrap_or(800);
     let run = |seed: u64| {
         let _tell = Tell(seed);
-        let mut driver = Driver::new(seed);
+        let mut driver = Driver::new(Rng::from_seed(seed));
         (0..ops).for_each(|_| driver.step());
         driver.finish();
     };

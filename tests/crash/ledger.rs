@@ -1,0 +1,329 @@
+//! What was asked, what was answered, what came: written down by everybody, compared at the end.
+//!
+//! Each job carries a *stamp*, a number of its own. The sets are those of Jepsen's total-queue checker, with
+//! settlements added. Time plays no part: what is compared are attempt numbers, which only ever rise.
+
+use super::load::{LOOSE_STEPS, STEPS, level_of};
+use super::seed::mix;
+use super::table::Sets;
+use ackring::{Durability, JobId, Token};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SHARDS: usize = 64;
+
+/// What became of one job, as far as anybody outside the server knows.
+#[derive(Debug, Default, Clone)]
+pub struct Entry {
+    /// The queue it was meant for.
+    pub queue: String,
+    /// The job that was acked in the step that enqueued this one.
+    parent: Option<u64>,
+    /// It was said that it is there, and how safe.
+    confirmed: Option<Durability>,
+    /// It was said for certain that it was not taken.
+    refused: bool,
+    id: Option<JobId>,
+    /// Attempts that reached a worker.
+    attempts: Vec<u16>,
+    /// The attempt whose ack was confirmed, and how safely.
+    over: Option<(u16, Durability)>,
+    /// Acks on their way, or whose outcome was never told.
+    acks_open: u32,
+}
+
+impl Entry {
+    fn last_attempt(&self) -> u16 {
+        self.attempts.iter().copied().max().unwrap_or(0)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.is_some() || self.acks_open > 0
+    }
+}
+
+/// The book of one round: from an empty server to an empty server.
+pub struct Ledger {
+    entries: Vec<Mutex<HashMap<u64, Entry>>>,
+    stamps_by_id: Vec<Mutex<HashMap<u64, u64>>>,
+    next_stamp: AtomicU64,
+    /// Stamps below belong to rounds that were closed: none of their jobs may ever come again.
+    floor: AtomicU64,
+    /// Confirmations of any kind so far; a kill may wait for one of them.
+    pub confirmations: AtomicU64,
+    violations: Mutex<Vec<String>>,
+    /// What was confirmed at this level or a higher one must survive what is done to the server.
+    survives: Durability,
+}
+
+impl Ledger {
+    pub fn new(survives: Durability) -> Self {
+        Self {
+            survives,
+            entries: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            stamps_by_id: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            next_stamp: AtomicU64::new(1),
+            floor: AtomicU64::new(1),
+            confirmations: AtomicU64::new(0),
+            violations: Mutex::default(),
+        }
+    }
+
+    fn with<T>(&self, stamp: u64, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut shard = self.entries[stamp as usize % SHARDS].lock().unwrap();
+        change(shard.entry(stamp).or_default())
+    }
+
+    pub fn violation(&self, text: String) {
+        let mut violations = self.violations.lock().unwrap();
+        // One bug may show in every job; the first few say it all.
+        if violations.len() < 50 {
+            violations.push(text);
+        }
+    }
+
+    /// A stamp for a job that is about to be enqueued.
+    pub fn attempt(&self, queue: &str, parent: Option<u64>) -> u64 {
+        let stamp = self.next_stamp.fetch_add(1, Ordering::Relaxed);
+        self.with(stamp, |entry| {
+            entry.queue = queue.to_owned();
+            entry.parent = parent;
+        });
+        stamp
+    }
+
+    /// It was said that nothing of the request was applied.
+    pub fn refused(&self, stamp: u64) {
+        self.with(stamp, |entry| entry.refused = true);
+    }
+
+    /// It was said that the job is there. Without an id when the server no longer knew that.
+    pub fn confirmed(&self, stamp: u64, id: Option<JobId>, level: Durability) {
+        self.confirmations.fetch_add(1, Ordering::Relaxed);
+        self.with(stamp, |entry| entry.confirmed = entry.confirmed.max(Some(level)));
+        if let Some(id) = id {
+            self.seen(stamp, id);
+        }
+    }
+
+    /// A stamp and an id that were seen together: one id is one job for ever, and one job has one id.
+    fn seen(&self, stamp: u64, id: JobId) {
+        let before = self.with(stamp, |entry| entry.id.replace(id));
+        // Where a job may be lost, the request that brought it may be applied again.
+        let is_safe = self.with(stamp, |entry| level_of(&entry.queue) >= self.survives);
+        if let Some(before) = before.filter(|before| is_safe && *before != id) {
+            self.violation(format!(
+                "duplicated: job {stamp} was enqueued as {before} and as {id}"
+            ));
+        }
+        let mut shard = self.stamps_by_id[mix(id.0) as usize % SHARDS].lock().unwrap();
+        let owner = *shard.entry(id.0).or_insert(stamp);
+        drop(shard);
+        if owner != stamp {
+            self.violation(format!("the id {id} was given to job {owner} and to job {stamp}"));
+        }
+    }
+
+    /// A job reached a worker. Returns its stamp, or `None` if it is none that can be worked on.
+    pub fn delivered(&self, token: Token, queue: &str, payload: &[u8]) -> Option<u64> {
+        let Some(stamp) = payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            self.violation(format!(
+                "unexpected: {} came without a payload that anybody wrote",
+                token.id
+            ));
+            return None;
+        };
+        if stamp < self.floor.load(Ordering::Relaxed) {
+            self.violation(format!("job {stamp} came again in a round after its end"));
+            return None;
+        }
+        if stamp >= self.next_stamp.load(Ordering::Relaxed) || payload != body(stamp) {
+            self.violation(format!("unexpected: job {stamp} came as nobody enqueued it"));
+            return None;
+        }
+        self.seen(stamp, token.id);
+        let attempt = token.attempt;
+        let wrong = self.with(stamp, |entry| {
+            let wrong = if entry.refused {
+                Some("unexpected: its enqueue was refused".to_owned())
+            } else if entry.queue != queue {
+                Some(format!("it came from {queue}, and was meant for {}", entry.queue))
+            } else if entry.attempts.contains(&attempt) && level_of(queue) >= self.survives {
+                Some(format!("attempt {attempt} was handed out twice"))
+            } else {
+                self.back_after_ack(entry, attempt)
+            };
+            entry.attempts.push(attempt);
+            wrong
+        });
+        if let Some(wrong) = wrong {
+            self.violation(format!("job {stamp} ({}, attempt {attempt}): {wrong}", token.id));
+        }
+        Some(stamp)
+    }
+
+    /// An ack is about to be sent. Returns the last attempt that reached anybody so far: if that is a later one, the
+    /// ack must not succeed.
+    pub fn acking(&self, stamp: u64) -> u16 {
+        self.with(stamp, |entry| {
+            entry.acks_open += 1;
+            entry.last_attempt()
+        })
+    }
+
+    /// An ack was confirmed.
+    pub fn acked(&self, stamp: u64, attempt: u16, last_before: u16, level: Durability) {
+        self.confirmations.fetch_add(1, Ordering::Relaxed);
+        let wrong = self.with(stamp, |entry| {
+            entry.acks_open -= 1;
+            entry.over = entry.over.max(Some((attempt, level)));
+            if level_of(&entry.queue) < self.survives {
+                // The reserve of a later attempt may be forgotten, and then the earlier one is current again.
+                return None;
+            }
+            if last_before > attempt {
+                return Some(format!(
+                    "its ack was accepted, though attempt {last_before} was out"
+                ));
+            }
+            self.back_after_ack(entry, entry.last_attempt())
+        });
+        if let Some(wrong) = wrong {
+            self.violation(format!("job {stamp}, attempt {attempt}: {wrong}"));
+        }
+    }
+
+    /// An ack was refused: it changed nothing.
+    pub fn not_acked(&self, stamp: u64) {
+        self.with(stamp, |entry| entry.acks_open -= 1);
+    }
+
+    /// The job must be known to the server unless its end was confirmed or is on its way: asked again after the
+    /// server's answer, as it may have ended meanwhile.
+    pub fn must_exist(&self, stamp: u64) -> bool {
+        self.with(stamp, |entry| !entry.is_over())
+    }
+
+    /// Some jobs that reached a worker and are not over: stamp, id and the last attempt.
+    pub fn some_unfinished(&self, start: usize, count: usize) -> Vec<(u64, JobId, u16)> {
+        let mut found = Vec::new();
+        for shard in (0..SHARDS).map(|shard| &self.entries[(start + shard) % SHARDS]) {
+            for (stamp, entry) in shard.lock().unwrap().iter() {
+                let is_candidate =
+                    !entry.is_over() && !entry.attempts.is_empty() && level_of(&entry.queue) >= self.survives;
+                if let (true, Some(id)) = (is_candidate, entry.id) {
+                    found.push((*stamp, id, entry.last_attempt()));
+                    if found.len() == count {
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn back_after_ack(&self, entry: &Entry, attempt: u16) -> Option<String> {
+        let (acked, level) = entry.over.filter(|(_, level)| *level >= self.survives)?;
+        (attempt > acked).then(|| format!("back after the ack of attempt {acked} was confirmed as {level}"))
+    }
+
+    /// Compares, when the server is empty and everybody is quiet, and begins a new round.
+    pub fn close_round(&self) -> Sets {
+        let mut all: HashMap<u64, Entry> = HashMap::new();
+        for shard in &self.entries {
+            all.extend(std::mem::take(&mut *shard.lock().unwrap()));
+        }
+        self.stamps_by_id
+            .iter()
+            .for_each(|shard| shard.lock().unwrap().clear());
+        self.floor
+            .store(self.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut sets = Sets::default();
+        let mut children: HashMap<u64, u64> = HashMap::new();
+        for (stamp, entry) in &all {
+            self.count(*stamp, entry, &mut sets);
+            if let (Some(parent), false) = (entry.parent, entry.attempts.is_empty()) {
+                *children.entry(parent).or_default() += 1;
+            }
+        }
+        self.check_steps(&all, &children);
+        sets
+    }
+
+    fn count(&self, stamp: u64, entry: &Entry, sets: &mut Sets) {
+        let is_delivered = !entry.attempts.is_empty();
+        sets.attempted += 1;
+        sets.confirmed += u64::from(entry.confirmed.is_some());
+        sets.delivered += u64::from(is_delivered);
+        sets.acked += u64::from(entry.over.is_some());
+        sets.recovered += u64::from(is_delivered && entry.confirmed.is_none());
+        sets.repeats += entry.attempts.len().saturating_sub(1) as u64;
+        if entry.confirmed >= Some(self.survives) {
+            sets.durable += 1;
+            if !is_delivered {
+                sets.lost += 1;
+                self.violation(format!(
+                    "lost: job {stamp} was confirmed and never came: {entry:?}"
+                ));
+            } else if !entry.is_over() {
+                sets.lost += 1;
+                self.violation(format!(
+                    "lost: job {stamp} came and vanished without an end: {entry:?}"
+                ));
+            }
+        } else if entry.confirmed.is_some() && !is_delivered {
+            sets.lost_allowed += 1;
+        }
+    }
+
+    /// A job of a queue of steps ended with its child or not at all, and has one child, not two.
+    fn check_steps(&self, all: &HashMap<u64, Entry>, children: &HashMap<u64, u64>) {
+        let is_step = |entry: &Entry| [STEPS, LOOSE_STEPS].contains(&entry.queue.as_str());
+        for (stamp, entry) in all.iter().filter(|(_, entry)| is_step(entry)) {
+            let count = children.get(stamp).copied().unwrap_or(0);
+            if count > 1 && level_of(&entry.queue) >= self.survives {
+                self.violation(format!(
+                    "a step was applied twice: job {stamp} has {count} children"
+                ));
+            }
+            // Also where the step itself may be lost: with it its ack is lost, and the job there again.
+            let is_safe = entry.confirmed >= Some(self.survives);
+            if count == 0 && is_safe && !entry.attempts.is_empty() {
+                self.violation(format!(
+                    "half a step: job {stamp} is gone and has no child: {entry:?}"
+                ));
+            }
+        }
+    }
+
+    /// Panics with everything that was found.
+    pub fn judge(&self, how_to_replay: &str) {
+        let violations = self.violations.lock().unwrap();
+        assert!(
+            violations.is_empty(),
+            "{} things are wrong; {how_to_replay}\n{}",
+            violations.len(),
+            violations.join("\n")
+        );
+    }
+}
+
+/// The payload of that job: its stamp, and bytes that follow from it.
+pub fn body(stamp: u64) -> Vec<u8> {
+    let drawn = mix(stamp);
+    // Mostly small, now and then a page or more.
+    let len = if drawn.is_multiple_of(97) {
+        drawn % 9_000
+    } else {
+        drawn % 120
+    };
+    let mut body = stamp.to_le_bytes().to_vec();
+    let mut filler = drawn;
+    while body.len() < 8 + len as usize {
+        filler = mix(filler.wrapping_add(1));
+        body.extend_from_slice(&filler.to_le_bytes());
+    }
+    body.truncate(8 + len as usize);
+    body
+}

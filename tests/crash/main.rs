@@ -1,0 +1,30 @@
+//! Real server processes that end badly: killed, stopped, without disk, without power.
+//!
+//! | what | the line that runs it |
+//! |---|---|
+//! | everything, short | `cargo test --test crash` |
+//! | 500 `kill -9` under load, with a table | `ACKRING_KILLS=500 cargo test --release --test crash kill_9_under_load -- --nocapture` |
+//! | the same moments again | `ACKRING_SEED=<seed> ACKRING_KILLS=<n> cargo test …`, as a failure prints it |
+//!
+//! The judge is the ledger (`ledger.rs`): every attempt, confirmation, delivery and settlement goes through it, and
+//! it compares them as Jepsen's total-queue checker does. The load is in `load/`, what is done to the server in the
+//! other files. The seed draws what is enqueued and when the server is killed; how far the server has come by then
+//! is up to the machine, so a seed makes a failure likely to come again, not certain.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests watch real processes, and report how long things took"
+)]
+
+#[path = "../cli/mod.rs"]
+mod cli;
+mod kills;
+mod ledger;
+mod load;
+mod power;
+mod seed;
+mod table;
