@@ -183,17 +183,16 @@ impl Recovery {
             };
             self.corruptions
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
+            // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
+            let mut filled_up = bytes.to_vec();
+            filled_up.resize(header.segment_bytes.get() as usize, 0);
+            return self.whole_segment(header, &filled_up, visit);
         }
-        // A salvage fills a file that was cut with zeros. It is judged as it will be then: padding whose beginning is
-        // there is whole again, and the log must not end elsewhere at the next start.
-        let mut filled = Vec::new();
-        let bytes = if bytes.len() < header.segment_bytes.get() as usize {
-            filled.extend_from_slice(bytes);
-            filled.resize(header.segment_bytes.get() as usize, 0);
-            &filled
-        } else {
-            bytes
-        };
+        self.whole_segment(header, bytes, visit);
+    }
+
+    fn whole_segment(&mut self, header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(Recovered<'_>)) {
+        let sequence = header.sequence.get();
         if self
             .boots
             .last()
@@ -238,13 +237,7 @@ impl Recovery {
                 has_engine_record = true;
                 counts.records += 1;
                 counts.bytes += record.len() as u64;
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.recovered(position));
             }
         };
         let name = (sequence, header.epoch.get());
