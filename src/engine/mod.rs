@@ -18,15 +18,20 @@
 mod admin;
 mod admit;
 mod bulk;
+mod census;
 mod change;
 mod codec;
 mod config;
 mod dedupe;
 mod deliver;
 mod enqueue;
+mod examine;
 mod expire;
 mod finish;
+mod generations;
 pub mod journal;
+mod loss;
+mod loss_report;
 mod open;
 #[doc(hidden)]
 pub mod queue;
@@ -41,23 +46,28 @@ pub mod slab;
 pub mod slot;
 mod status;
 mod step;
+mod strays;
 mod timer;
 pub mod transition;
 
-pub use config::{EngineConfig, RecoverySummary};
+pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};
 pub use enqueue::EnqueueReply;
+pub use examine::{Examination, examine};
+pub use loss::{Losses, LostJob, LostPlace};
 pub use queue::QueueId;
 pub use replay::RequestId;
 
 pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::log::{Log, LogError, LogPosition};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::log::{Log, LogError, LogPosition, SegmentInfo};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
+use generations::Generations;
 use parking_lot::Mutex;
 use queue::Queue;
 use registry::Registry;
@@ -65,9 +75,6 @@ use replay::{Applied, Sessions};
 use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use timer::Wheel;
-
-/// How far ahead generations are logged as being in use.
-const GENERATIONS_AHEAD: u32 = 1 << 18;
 
 /// Called after jobs became ready in a queue for which somebody waits: the queue, the bits of those who wait, and
 /// how many jobs there are.
@@ -79,7 +86,8 @@ pub struct Confirmed {
     /// The level that is reached, for [`Durability::Synced`] only once [`Engine::durable`] has reached
     /// `position`.
     pub level: Durability,
-    /// The end of the record, where there is one in the durable log.
+    /// The end of the record, where there is one in the durable log; a place inside it where `replayed`. Once
+    /// [`Engine::durable`] is as far, the record is on the disk.
     pub position: Option<LogPosition>,
     /// Whether the request had been carried out before and this is its answer made again.
     pub replayed: bool,
@@ -105,10 +113,12 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
+    /// Of a planted bug: attempts that should have been logged.
+    #[cfg(planted)]
+    late_attempts: Mutex<Vec<journal::ReserveEntry>>,
     closed: AtomicBool,
     opened_ms: u64,
-    /// The log says, on the disk, that generations up to this one may be in use; 0 for nothing said yet.
-    generation_told: AtomicU32,
+    generations: Generations,
 }
 
 impl Engine {
@@ -162,6 +172,18 @@ impl Engine {
         (self.durable.segments_in_use(), self.volatile.segments_in_use())
     }
 
+    /// The segments in use of the durable log and of the memory of jobs that are not logged, from the oldest on: for
+    /// tests that look for segments held by nobody.
+    #[doc(hidden)]
+    pub fn segments(&self) -> [Vec<SegmentInfo>; 2] {
+        [&self.durable, &self.volatile].map(|log| {
+            let first = log.oldest().map_or(1, |oldest| oldest.sequence);
+            (first..=log.tail().sequence())
+                .filter_map(|sequence| log.segment_info(sequence))
+                .collect()
+        })
+    }
+
     /// Whether any request of that session is remembered.
     pub fn knows_session(&self, session: u128) -> bool {
         self.sessions.knows(session)
@@ -201,7 +223,7 @@ impl Engine {
 
     /// Tells waiters, if there are any, that `jobs` became ready.
     fn wake(&self, queue: &Queue, jobs: usize) {
-        if jobs == 0 {
+        if jobs == 0 || is_planted(Plant::LoseWakeup) {
             return;
         }
         let bits = queue.waiters();
@@ -210,38 +232,6 @@ impl Engine {
         {
             waker(queue.id, bits, jobs);
         }
-    }
-
-    /// Notes that generations up to `generation` are in use, and sees to it that a later start knows, so that ids of
-    /// jobs that leave no other trace are not given out again: neither after a restart nor after a power cut.
-    fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        self.slab.raise_generation(generation);
-        let told = self.generation_told.load(Ordering::Relaxed);
-        if told != 0 && !slab::is_newer(generation, told) {
-            return Ok(());
-        }
-        self.tell_generation(generation, now_ms)
-    }
-
-    /// Logs that generations up to one far above `generation` may be in use, and waits for the disk: a power cut that
-    /// takes a job must not take the knowledge that its id was given out. Once a start, and then once in
-    /// [`GENERATIONS_AHEAD`] uses of one slot.
-    #[cold]
-    fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        let high = generation.wrapping_add(GENERATIONS_AHEAD) | 0xffff;
-        self.durable.set_segment_note(u64::from(high));
-        let body = u64::from(high).to_le_bytes();
-        let (_, end) = self.append(
-            journal::Kind::Generation,
-            0,
-            &body,
-            crate::log::Room::Settle,
-            now_ms,
-        )?;
-        self.durable.sync_to(end)?;
-        // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
-        self.generation_told.store(high, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Appends a small record to the durable log; returns where it stands and where it ends.
@@ -281,7 +271,10 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
+    // A place inside the record: the log is durable up to the end of a record, so this waits for all of it. Where
+    // the record begins, the log may be durable without it.
+    let inside = applied.position.plus(1);
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(inside);
     let level = if position.is_some() {
         Durability::Written
     } else {

@@ -2,6 +2,7 @@
 
 use super::deliver::DeliverySink;
 use super::enqueue::not_fresh;
+use super::expire::Unserved;
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId, Sessions};
@@ -10,6 +11,7 @@ use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::{LEASE_MS_MAX, PRIORITIES, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
 use crate::log::{LogError, LogPosition, Room};
@@ -88,6 +90,13 @@ impl Engine {
         if taken.slots.is_empty() {
             return Ok(self.unlogged());
         }
+        if is_planted(Plant::CountAttemptLate) {
+            self.log_reserve_late(&taken);
+            let level = self.level_of(&taken);
+            self.deliver(&taken, now_ms, sink);
+            let unlogged = self.unlogged();
+            return Ok(Confirmed { level, ..unlogged });
+        }
         let (applied, position) = match self.log_reserve(&taken, request.id, now_ms) {
             Ok(logged) => logged,
             Err(error) => {
@@ -155,8 +164,13 @@ impl Engine {
                 if count == 0 {
                     break;
                 }
+                let mut refused = false;
                 for number in &popped[..count] {
-                    self.take_popped(*number, queue, lease_ms, now_ms, taken, bytes_room);
+                    refused |= !self.take_popped(*number, queue, lease_ms, now_ms, taken, bytes_room);
+                }
+                if refused {
+                    // What the log refused stands in front again, and would be popped again and again.
+                    return true;
                 }
             }
         }
@@ -196,7 +210,7 @@ impl Engine {
         Fitting::Jobs(seen)
     }
 
-    /// Takes one popped job: Ready to Busy under its next attempt number.
+    /// Takes one popped job: Ready to Busy under its next attempt number. `false`: the log refused that it expires.
     fn take_popped(
         &self,
         number: u32,
@@ -205,18 +219,19 @@ impl Engine {
         now_ms: u64,
         taken: &mut Taken,
         bytes_room: &mut usize,
-    ) {
+    ) -> bool {
         let slot = self.slab.slot(number);
         loop {
             let Popped::Ready(word) = self.slab.meet(number) else {
-                return;
+                return true;
             };
             let expires_ms = slot.expires_ms();
             if expires_ms != 0 && expires_ms <= now_ms {
-                if self.expire_unserved(number, word, now_ms) {
-                    return;
+                match self.expire_unserved(number, word, now_ms) {
+                    Unserved::Gone => return true,
+                    Unserved::Refused => return false,
+                    Unserved::Moved => continue,
                 }
-                continue;
             }
             let Some(busy) = slot.take_popped(word) else {
                 continue;
@@ -235,7 +250,7 @@ impl Engine {
                 attempt: U16::new(busy.attempt()),
                 reserved: U16::ZERO,
             });
-            return;
+            return true;
         }
     }
 
@@ -284,6 +299,20 @@ impl Engine {
             (!volatile).then_some(end),
         ))
     }
+
+    /// A planted bug: the attempts are logged when the log's agent comes by.
+    #[cfg(planted)]
+    fn log_reserve_late(&self, taken: &Taken) {
+        let volatile = |number: &u32| self.slab.slot(*number).state().has(VOLATILE);
+        let entries = taken.slots.iter().zip(&taken.entries);
+        let logged = entries
+            .filter(|(number, _)| !volatile(number))
+            .map(|(_, entry)| *entry);
+        self.late_attempts.lock().extend(logged);
+    }
+
+    #[cfg(not(planted))]
+    fn log_reserve_late(&self, _: &Taken) {}
 
     /// The log refused: the jobs go back to where they were.
     fn put_back(&self, taken: &Taken) {

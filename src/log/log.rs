@@ -28,6 +28,8 @@ pub struct Log {
     pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
+    /// How many of those new jobs must leave to settlements and copies.
+    pub(super) kept_from_enqueues: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
     pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
@@ -89,8 +91,11 @@ impl Log {
         if self.is_poisoned.load(Ordering::Relaxed) {
             return Err(self.poisoned_error());
         }
-        if room == Room::Enqueue && self.obtainable.load(Ordering::Relaxed) < 2 {
-            return Err(self.full());
+        if room == Room::Enqueue {
+            let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
+            if self.obtainable.load(Ordering::Relaxed) < kept {
+                return Err(self.full());
+            }
         }
         let len = (HEADER_LEN + body_len) as u32;
         loop {
@@ -206,6 +211,14 @@ impl Log {
         })
     }
 
+    /// The segment of `position`, where the body of a job stands that is still counted, is not used again before the
+    /// log is durable up to `until`. Whoever calls this looks afterwards whether the body was moved meanwhile.
+    pub fn keep_until(&self, position: LogPosition, until: LogPosition) {
+        if let Some(segment) = self.segments.by_sequence(position.sequence()) {
+            segment.live.keep_until(until);
+        }
+    }
+
     /// Shows the engine's records of a segment that is no longer written, in order. `false` when it is not in
     /// use, is still being written, or has a record that is not committed yet. In a segment of an earlier start what
     /// is not valid is passed over, as it was when the log was read.
@@ -219,13 +232,7 @@ impl Log {
         };
         let mut show = |position: LogPosition, record: &CheckedRecord<'_>| {
             if record.header.kind < KIND_LOG_FIRST {
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.recovered(position));
             }
         };
         if sequence < self.first_sequence {
@@ -262,6 +269,7 @@ impl Log {
                 .replenish(&mut keeper, budget.saturating_sub(done))
                 .unwrap_or(0);
             self.discard(now_ms);
+            self.weigh();
         }
         done + self.sync_in_background(now_ms)
     }

@@ -6,6 +6,9 @@
 )]
 
 mod disk;
+mod engine_symptoms;
+mod log_damage;
+mod log_exhaustive;
 mod log_random;
 mod log_symptoms;
 mod log_world;
