@@ -283,6 +283,11 @@ impl SimNet {
             return 0;
         }
         let taken = link.up.room().min(bytes.len());
+        if link.notice.is_some() {
+            // Nothing arrives behind bytes that were lost.
+            bytes.drain(..taken);
+            return taken;
+        }
         link.up.sent.extend(bytes.drain(..taken));
         taken
     }

@@ -102,7 +102,10 @@ impl Oracle {
         {
             broken!(
                 "body",
-                "job {id:016x} came with another body than it was sent with"
+                "job {id:016x} came with another body than it was sent with: stamp {:x}, {:x?} and {:x?}",
+                intent.stamp,
+                seen.meta,
+                seen.payload
             );
         }
         if (seen.queue, seen.priority) != (intent.queue, intent.priority) {
