@@ -102,7 +102,7 @@ impl Oracle {
     fn already_applied(&mut self, request: RequestRef) {
         self.counts.replays += 1;
         let record = &self.requests[request];
-        if record.sends <= 1 {
+        if record.sends_ever <= 1 {
             broken!(
                 "applied-unasked",
                 "request {request} was sent once and is said to have been applied before"
@@ -114,6 +114,7 @@ impl Oracle {
             let excused = facts.ttl_ms > 0
                 || facts.key.is_some()
                 || facts.level == Durability::Memory
+                || facts.perhaps_over
                 || self.may_be_swept(facts.queue, self.requests[request].first_sent);
             if facts.job.is_none() && fresh && !excused {
                 broken!(
@@ -135,7 +136,7 @@ impl Oracle {
         let record = self.requests[request].clone();
         let replayed = outcome.head.replayed;
         self.counts.replays += u64::from(replayed);
-        if replayed && record.sends <= 1 {
+        if replayed && record.sends_ever <= 1 {
             broken!(
                 "applied-unasked",
                 "request {request} was sent once and is said to have been applied before"

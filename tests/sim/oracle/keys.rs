@@ -1,7 +1,7 @@
 //! Idempotency keys: the same key is not accepted twice within its window, and never takes a job for one that it is
 //! not.
 
-use super::{Event, IntentRef, Oracle, Safe, broken};
+use super::{Ask, Event, IntentRef, Oracle, Safe, Verdict, broken};
 use ackring::Durability;
 
 /// A key was accepted with a job.
@@ -52,6 +52,10 @@ impl Oracle {
                 first.to_ms
             );
         }
+        let may_be_deleted = self.requests.iter().any(|record| {
+            matches!(record.ask, Ask::Delete(deleted) if deleted == queue)
+                && matches!(record.verdict, Verdict::Open | Verdict::Unknown)
+        });
         self.keys.push(Use {
             queue,
             key,
@@ -60,8 +64,9 @@ impl Oracle {
             from_ms: sent_ms,
             to_ms: now_ms,
             safe,
-            // An answer made again tells of a time long ago, and of jobs that may be gone.
-            is_certain: !replayed,
+            // An answer made again tells of a time long ago, and of jobs that may be gone; and a deletion that is on
+            // its way may take the key with it.
+            is_certain: !replayed && !may_be_deleted,
             learnt: self.event,
         });
     }
@@ -143,7 +148,7 @@ impl Oracle {
                 && !self
                     .keys
                     .iter()
-                    .any(|known| known.queue == other.queue && known.stamp == other.stamp)
+                    .any(|known| known.queue == other.queue && Some(known.id) == other.job)
         });
         if facts.key.is_none() || !known && !perhaps {
             broken!(

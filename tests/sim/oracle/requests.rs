@@ -68,6 +68,8 @@ pub(super) struct Record {
     pub first_sent_ms: u64,
     pub last_sent: Event,
     pub sends: u32,
+    /// The same, those that were refused included.
+    pub sends_ever: u32,
     /// Sent since the server started, and not answered.
     pub unanswered: u32,
     pub sends_this_boot: u32,
@@ -89,6 +91,7 @@ impl Oracle {
             first_sent_ms: 0,
             last_sent: 0,
             sends: 0,
+            sends_ever: 0,
             unanswered: 0,
             sends_this_boot: 0,
             boot: 0,
@@ -107,6 +110,7 @@ impl Oracle {
         self.trace.note(line);
         let record = &mut self.requests[request];
         record.sends += 1;
+        record.sends_ever += 1;
         record.last_sent = event;
         record.conn = conn;
         if record.boot != boots {
@@ -124,7 +128,7 @@ impl Oracle {
                 record.verdict = Verdict::Open;
                 self.expect(request);
             }
-            Verdict::Unknown => {
+            Verdict::Unknown | Verdict::Open => {
                 record.verdict = Verdict::Open;
                 // A purge or a deletion may go on from now on.
                 let sweeps = self.queues.iter_mut().flat_map(|queue| &mut queue.sweeps);
@@ -132,7 +136,7 @@ impl Oracle {
                     sweep.until = None;
                 }
             }
-            Verdict::Open | Verdict::Applied(_) => {}
+            Verdict::Applied(_) => {}
         }
         (event, now_ms)
     }
