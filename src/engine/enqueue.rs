@@ -2,7 +2,7 @@
 
 use super::admit::Admitted;
 use super::dedupe::Keys;
-use super::journal::{self, EnqueueHead, Group, Kind, NUMBERED, Prelude};
+use super::journal::{self, ChangeHead, EnqueueHead, Group, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
 use super::slot::{Fields, Phase, QUEUED, TIMED, id_of};
@@ -16,8 +16,8 @@ use crate::log::{Claim, LogError, LogPosition, Room};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Answer to an enqueue or a step; kept by the caller and used again, so that no request allocates.
 #[derive(Debug, Clone, Default)]
@@ -210,25 +210,36 @@ impl Engine {
         reply: &mut EnqueueReply,
     ) -> Result<Confirmed, Refusal> {
         let found = self.with_record(applied, |kind, body| match kind {
-            Kind::Enqueue => replay_group(body, reply),
+            Kind::Enqueue => replay_group(body, reply).map(|()| true),
             Kind::Step => {
-                let (_, groups) = journal::parse_step(body)?;
-                groups.into_iter().try_for_each(|group| match group {
-                    Group::Jobs(_, group) => replay_group(group, reply),
-                    Group::Answer(entries) => {
-                        for entry in entries {
-                            replay_one(entry.id.get(), entry.flags.get(), reply);
+                let (change, groups) = journal::parse_step(body)?;
+                let (head, _) = ChangeHead::ref_from_prefix(change).ok()?;
+                let mut is_logged = head.done.get() + head.changes.get() > 0;
+                for group in groups {
+                    match group {
+                        Group::Jobs(_, group) => {
+                            is_logged = true;
+                            replay_group(group, reply)?;
                         }
-                        Some(())
+                        Group::Answer(entries) => entries
+                            .iter()
+                            .for_each(|entry| replay_one(entry.id.get(), entry.flags.get(), reply)),
                     }
-                })
+                }
+                Some(is_logged)
             }
             _ => None,
         });
-        if found.is_none() {
-            return Err(already_applied());
+        match found {
+            None => Err(already_applied()),
+            Some(true) => Ok(replayed(applied)),
+            // The log has the answer and nothing of the jobs: they are no safer than they were.
+            Some(false) => Ok(Confirmed {
+                level: Durability::Memory,
+                position: None,
+                replayed: true,
+            }),
         }
-        Ok(replayed(applied))
     }
 
     /// Runs `read` on the body (without prelude) of a request's record, if its segment is still there.

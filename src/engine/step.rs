@@ -7,7 +7,7 @@ use super::enqueue::{EnqueueReply, already_applied, not_fresh, put_enqueue};
 use super::journal::{self, AnswerEntry, GroupHead, Kind, NUMBERED, Prelude, StepHead};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::VOLATILE;
+use super::slot::{StateWord, VOLATILE};
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{ErrorCode, Refusal};
@@ -109,7 +109,16 @@ impl Engine {
                         self.drop_if_deleted(group.queue, now_ms);
                     }
                     let level = admitted.iter().map(|group| group.0).fold(level, Durability::max);
-                    return Ok(self.confirmed(level, logged, &[]));
+                    let confirmed = self.confirmed(level, logged, &[]);
+                    if admitted.iter().all(|(_, group)| group.volatile) && !changes_logged(&set) {
+                        // The log has the answer, for a numbered request, and nothing of the jobs.
+                        return Ok(Confirmed {
+                            level: Durability::Memory,
+                            position: None,
+                            ..confirmed
+                        });
+                    }
+                    return Ok(confirmed);
                 }
                 Err(error) => refused = Some(log_refusal(error)),
             }
@@ -289,6 +298,13 @@ impl Engine {
     fn replay_step(&self, applied: Applied, reply: &mut EnqueueReply) -> Result<Confirmed, Refusal> {
         self.replay_enqueue(applied, reply)
     }
+}
+
+/// Whether any of the settled jobs is in the log.
+fn changes_logged(set: &ChangeSet<'_>) -> bool {
+    let is_logged = |before: StateWord| !before.has(VOLATILE);
+    set.done.iter().any(|(_, before)| is_logged(*before))
+        || set.changes.iter().any(|change| is_logged(change.before))
 }
 
 /// Length of a group in the record, head included. Of jobs that are not logged only a numbered request keeps

@@ -2,7 +2,7 @@
 
 use crate::world::{Collect, World};
 use ackring::engine::{EnqueueReply, RequestId};
-use ackring::{Backoff, ErrorCode, JobOptions, QueueOptions};
+use ackring::{Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, JobOptions, QueueOptions};
 
 fn request(number: u64) -> RequestId {
     RequestId {
@@ -143,4 +143,36 @@ fn a_refused_request_can_be_sent_again_under_its_number() {
     assert_eq!(world.drain(queue).len(), 3);
     let reply: EnqueueReply = world.push_as(queue, &three(), request(9)).unwrap();
     assert_eq!(reply.ids.len(), 3);
+}
+
+/// The answer was made again as if the jobs were as safe as the log that it stands in.
+#[test]
+fn a_step_of_jobs_in_memory_sent_again_is_not_called_synced_when_they_are_lost() {
+    let mut world = World::logged();
+    let options = QueueOptions {
+        durability: Durability::Memory,
+        ..QueueOptions::default()
+    };
+    let queue = world.create("q", options);
+    let step = |world: &World| {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(b"job", &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let batch = EnqueueBatch::parse(1, &bytes).unwrap();
+        let request = RequestId {
+            session: 5,
+            number: 1,
+        };
+        let mut reply = EnqueueReply::default();
+        let engine = world.engine();
+        let confirmed = engine.step_atomic(None, &[(queue, batch)], request, world.now_ms, &mut reply);
+        confirmed.map(|confirmed| (confirmed.level, confirmed.position.is_some(), confirmed.replayed))
+    };
+    assert_eq!(
+        step(&world).map(|(level, _, replayed)| (level, replayed)),
+        Ok((Durability::Memory, false))
+    );
+    world.crash();
+    assert_eq!(step(&world), Ok((Durability::Memory, false, true)));
 }
