@@ -22,6 +22,7 @@ mod census;
 mod change;
 mod codec;
 mod config;
+mod copy;
 mod dedupe;
 mod deliver;
 mod enqueue;

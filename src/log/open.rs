@@ -120,6 +120,8 @@ impl Log {
             durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             kept_from_enqueues: AtomicU32::new(2),
+            kept_from_hand_outs: AtomicU32::new(0),
+            jobs_over: AtomicU64::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),
