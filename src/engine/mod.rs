@@ -28,6 +28,7 @@ mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod forget;
 pub mod journal;
 mod loss;
 mod loss_report;
