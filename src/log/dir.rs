@@ -5,13 +5,14 @@
 //! directory is synced. Files are read with `pread`, never through the mapping: an unreadable sector must be an
 //! error, not a signal.
 
+use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::file_system::failed;
-use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentCount, SegmentHeader};
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
@@ -19,6 +20,8 @@ use zerocopy::IntoBytes;
 const SEGMENT_SUFFIX: &str = ".segment";
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
+/// Says how many segment files there are: of the one made last no other header knows yet.
+const COUNT_NAME: &str = "segments";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -33,6 +36,7 @@ pub(super) struct Directory {
 /// A segment file as found. It is not kept open: a log may have more files than a process may open at once.
 #[derive(Debug)]
 pub(super) struct FoundSegment {
+    /// Its number by its name; 0 where the name is none that a log gives.
     pub(super) number: u32,
     pub(super) path: PathBuf,
     pub(super) header: Result<SegmentHeader, HeaderFlaw>,
@@ -70,11 +74,9 @@ impl Directory {
         let mut found = Vec::new();
         let names = self.disk.names();
         for name in names.map_err(failed("read the log directory", &self.path))? {
-            let number = name.strip_suffix(SEGMENT_SUFFIX);
-            let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
-                continue;
-            };
-            found.push(self.read_header(number, &name)?);
+            if let Some(digits) = name.strip_suffix(SEGMENT_SUFFIX) {
+                found.push(self.read_header(number_of(digits), &name)?);
+            }
         }
         found.sort_by_key(|segment| segment.number);
         Ok(found)
@@ -192,6 +194,32 @@ impl Directory {
         Ok(file)
     }
 
+    /// How many segment files there were when the last one was made, where that can be read.
+    pub(super) fn segment_count(&self) -> Result<Option<SegmentCount>, OpenError> {
+        let mut bytes = [0; SegmentCount::LEN];
+        let read = self.disk.open(COUNT_NAME, false);
+        match read.and_then(|file| file.read_exact_at(&mut bytes, 0)) {
+            Ok(()) => Ok(SegmentCount::parse(&bytes)),
+            // An older program writes none, a crash may have come before the first, and nothing depends on it but
+            // that a loss is noticed.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
+            Err(error) if is_unreadable(&error) => Ok(None),
+            Err(error) => Err(failed("read", &self.path.join(COUNT_NAME))(error)),
+        }
+    }
+
+    /// Writes down how many segment files there are, by name and on the disk.
+    pub(super) fn count_segments(&self, count: SegmentCount) -> io::Result<()> {
+        let (file, is_new) = match self.disk.open(COUNT_NAME, true) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => (self.disk.create(COUNT_NAME)?, true),
+            Err(error) => return Err(error),
+        };
+        file.write_all_at(&count.encode(), 0)?;
+        file.sync_data()?;
+        if is_new { self.disk.sync() } else { Ok(()) }
+    }
+
     /// Opens a segment file for mapping. One that was cut (which is told as corruption before, unless it was a
     /// spare) is filled up, as the mapping must have blocks behind it.
     pub(super) fn open_segment(&self, number: u32, bytes: u32) -> io::Result<Box<dyn DiskFile>> {
@@ -264,6 +292,14 @@ fn read_around(file: &dyn DiskFile, buffer: &mut [u8]) -> io::Result<Vec<Range<u
         at = end;
     }
     Ok(lost)
+}
+
+/// The number that stands in the name of a segment file; 0 where no log would write it so. A number that was believed
+/// unchecked would have all files below it missed.
+fn number_of(digits: &str) -> u32 {
+    let number = digits.parse().unwrap_or(0);
+    let is_own = number <= limits::SEGMENT_FILES_MAX && format!("{number:08}") == digits;
+    if is_own { number } else { 0 }
 }
 
 fn segment_name(number: u32) -> String {

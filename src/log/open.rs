@@ -13,7 +13,7 @@ use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
 use crate::log::record::{
-    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
+    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentCount, SegmentHeader, StartBody,
 };
 use crate::log::recover::Verdict;
 use crate::log::segment::Segment;
@@ -119,6 +119,7 @@ impl Log {
             tail: CachePadded::new(Tail::new(start)),
             durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
+            kept_from_enqueues: AtomicU32::new(2),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),
@@ -126,6 +127,7 @@ impl Log {
             hold: AtomicU32::new(u32::MAX),
             oldest: AtomicU32::new(parts.keeper.oldest),
             segment_bytes: parts.segment_bytes,
+            first_sequence: parts.keeper.next_sequence,
             boot: parts.boot,
             log_id: parts.log_id,
             segments: parts.segments,
@@ -216,6 +218,7 @@ impl Reading {
             return Err(error);
         }
         self.examined.check_sizes(config)?;
+        self.examined.check_missing(config)?;
         self.start_body().check_room(config)
     }
 
@@ -308,8 +311,7 @@ impl<'a> TakeOver<'a> {
         let Examined {
             used,
             spare,
-            unusable,
-            missing,
+            files,
             verdict,
             ..
         } = &*examined;
@@ -328,29 +330,28 @@ impl<'a> TakeOver<'a> {
             Some(header) => header.log_id,
             None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
-        let found = used
-            .iter()
-            .map(|segment| &segment.file)
-            .chain(spare)
-            .chain(unusable);
-        let files = found
-            .map(|segment| segment.number)
-            .chain(missing.iter().copied())
-            .max()
-            .unwrap_or(0);
         let (first, next_sequence) = match used.first() {
             Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
             _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
         };
+        let count = SegmentCount {
+            log_id,
+            files: *files,
+        };
+        if *files > 0 && directory.segment_count()? != Some(count) {
+            directory
+                .count_segments(count)
+                .map_err(spoiled("count the segments of"))?;
+        }
         // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
-        let capacity = config.segments_max().max(files as usize) + 1;
+        let capacity = config.segments_max().max(*files as usize) + 1;
         let mut this = Self {
             config,
             directory,
             shape: LogShape {
                 log_id,
                 segment_bytes: config.segment_bytes,
-                files,
+                files: *files,
             },
             segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
             spare: Vec::new(),
@@ -365,8 +366,7 @@ impl<'a> TakeOver<'a> {
         for found in spare {
             this.take_spare(found.number)?;
         }
-        let set_aside = unusable.iter().map(|segment| segment.number);
-        for number in set_aside.chain(missing.iter().copied()) {
+        for number in examined.to_replace() {
             let header = SegmentHeader::spare(this.shape);
             let made = this.directory.create(number, config.segment_bytes, &header);
             made.map_err(failed("replace", &this.directory.segment_path(number)))?;
@@ -390,16 +390,17 @@ impl<'a> TakeOver<'a> {
     }
 
     fn take_used(&mut self, used: &UsedSegment, keep: bool) -> Result<(), OpenError> {
-        let spare_header = SegmentHeader::spare(self.shape);
+        let (spare_header, segment_end) = (SegmentHeader::spare(self.shape), self.config.segment_bytes);
         let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
-            if used.is_rebuilt() {
+            if used.has_lost_header() {
                 segment
                     .write_header(header, true)
                     .map_err(failed("write the header of", &found.path))?;
             }
-            segment.assign_recovered(header);
+            segment.assign(header);
+            segment.seal(segment_end);
             self.segments.install(header.sequence.get(), found.number);
         } else {
             segment

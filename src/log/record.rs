@@ -3,6 +3,7 @@
 //! `FORMAT.md` draws them. Everything is little endian and aligned to 8 bytes.
 
 use crate::base::crc::crc32c;
+use crate::base::limits;
 use crate::log::position::LogPosition;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -17,6 +18,8 @@ pub(crate) const MAGIC: [u8; 8] = *b"ackringL";
 pub const HEADER_LEN: usize = 32;
 /// Length of a segment's header, in bytes. The first record follows it.
 pub const SEGMENT_HEADER_LEN: usize = 64;
+/// Sequence and boot numbers stay below: so far from the end that none is ever reached by counting on.
+const NUMBERS_END: u32 = 1 << 31;
 /// [`SEGMENT_HEADER_LEN`] as an offset.
 pub(crate) const DATA_START: u32 = SEGMENT_HEADER_LEN as u32;
 
@@ -123,7 +126,24 @@ impl SegmentHeader {
         if header.crc.get() != header.checksum() {
             return Err(HeaderFlaw::Damaged("the segment header's checksum is wrong"));
         }
+        if !header.is_possible() {
+            return Err(HeaderFlaw::Damaged(
+                "the segment header has a number that no log comes to",
+            ));
+        }
         Ok(header)
+    }
+
+    /// Whether the numbers are within what a log may have: what reads them sets memory and disk space aside by them,
+    /// and counts on from them.
+    pub(crate) fn is_possible(&self) -> bool {
+        let is_numbered = self.epoch.get() != 0
+            && (1..NUMBERS_END).contains(&self.boot.get())
+            && self.sequence.get() < NUMBERS_END;
+        (self.is_spare() || is_numbered)
+            && self.version.get() != 0
+            && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
+            && self.files.get() <= limits::SEGMENT_FILES_MAX
     }
 
     /// Whether it holds no part of the log.
@@ -225,8 +245,8 @@ pub(crate) struct CheckedRecord<'a> {
 }
 
 impl<'a> CheckedRecord<'a> {
-    /// As it is shown to the engine.
-    pub(crate) fn shown(&self, position: LogPosition) -> Recovered<'a> {
+    /// As it is shown outside of the log.
+    pub(crate) fn recovered(&self, position: LogPosition) -> Recovered<'a> {
         Recovered {
             position,
             kind: self.header.kind,
@@ -302,6 +322,37 @@ impl BadRange {
     /// Whether all of `other` lies in it.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         self.start <= other.start && other.end <= self.end
+    }
+}
+
+/// How many segment files a log has, as it is written down beside them: 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentCount {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) files: u32,
+}
+
+impl SegmentCount {
+    pub(crate) const LEN: usize = 32;
+    const MAGIC: [u8; 8] = *b"ackringN";
+
+    pub(crate) fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&Self::MAGIC);
+        bytes[8..24].copy_from_slice(&self.log_id);
+        bytes[24..28].copy_from_slice(&self.files.to_le_bytes());
+        let crc = crc32c(0, &bytes[..28]);
+        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` for anything but what [`encode`](Self::encode) gives.
+    pub(crate) fn parse(bytes: &[u8; Self::LEN]) -> Option<Self> {
+        let count = Self {
+            log_id: *bytes[8..].first_chunk()?,
+            files: u32::from_le_bytes(*bytes[24..].first_chunk()?),
+        };
+        (*bytes == count.encode()).then_some(count)
     }
 }
 

@@ -125,10 +125,11 @@ pub(crate) struct Verdict {
     pub(crate) counts: Counts,
 }
 
-/// Calls `on_record` for every valid record of a segment (of a sequence number, an epoch and a size) and `on_gap` for what lies between and behind them.
+/// Calls `on_record` for every valid record of a segment and `on_gap` for what lies between and behind them.
 /// `bytes` may end before the segment does; what is not there is part of a gap.
 pub(super) fn scan<'a>(
-    (sequence, epoch, segment_bytes): (u32, u32, u32),
+    (sequence, epoch): (u32, u32),
+    segment_bytes: u32,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),
     mut on_gap: impl FnMut(BadRange, Damage),
@@ -182,7 +183,16 @@ impl Recovery {
             };
             self.corruptions
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
+            // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
+            let mut filled_up = bytes.to_vec();
+            filled_up.resize(header.segment_bytes.get() as usize, 0);
+            return self.whole_segment(header, &filled_up, visit);
         }
+        self.whole_segment(header, bytes, visit);
+    }
+
+    fn whole_segment(&mut self, header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(Recovered<'_>)) {
+        let sequence = header.sequence.get();
         if self
             .boots
             .last()
@@ -211,6 +221,7 @@ impl Recovery {
         };
         let gaps = std::cell::RefCell::new(Vec::<Gap>::new());
         let written_ms = std::cell::Cell::new(*last_ms);
+        let note_before = *note_max;
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
             boot.pending.append(&mut gaps.borrow_mut());
@@ -226,23 +237,31 @@ impl Recovery {
                 has_engine_record = true;
                 counts.records += 1;
                 counts.bytes += record.len() as u64;
-                visit(record.shown(position));
+                visit(record.recovered(position));
             }
         };
-        let shape = (sequence, header.epoch.get(), header.segment_bytes.get());
-        scan(shape, bytes, on_record, |range, damage| {
-            gaps.borrow_mut().push(Gap {
-                range,
-                damage,
-                before_ms: written_ms.get(),
-            });
-        });
+        let name = (sequence, header.epoch.get());
+        scan(
+            name,
+            header.segment_bytes.get(),
+            bytes,
+            on_record,
+            |range, damage| {
+                gaps.borrow_mut().push(Gap {
+                    range,
+                    damage,
+                    before_ms: written_ms.get(),
+                });
+            },
+        );
         *last_ms = written_ms.get();
         let gaps = gaps.into_inner();
         let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());
         boot.torn = is_torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);
-        if has_engine_record {
+        // A note that no earlier segment tells is kept as well: a start that makes a spare of this one and dies would
+        // leave none.
+        if has_engine_record || *note_max > note_before {
             *kept = Kept {
                 sequence,
                 end: boot.end,

@@ -18,8 +18,6 @@ pub(super) struct Segment {
     /// Number in the file's name, from 1.
     pub(super) number: u32,
     epoch: AtomicU32,
-    /// What it holds was written by an earlier start, and so may have places that hold nothing.
-    is_recovered: AtomicBool,
     /// Its pages may not be resident: it was mapped by this start and not used since.
     is_cold: AtomicBool,
     /// End of the last record; `u32::MAX` while it may still grow.
@@ -36,7 +34,6 @@ impl Segment {
             region,
             number,
             epoch: AtomicU32::new(0),
-            is_recovered: AtomicBool::new(false),
             is_cold: AtomicBool::new(is_cold),
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
@@ -58,24 +55,10 @@ impl Segment {
     /// Gives a retired segment its place in the log. The header in memory (and on disk) is the caller's affair.
     pub(super) fn assign(&self, header: &SegmentHeader) {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
-        self.is_recovered.store(false, Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
         debug_assert_eq!(self.live.count(), 0, "a segment is retired without live jobs");
         self.live.begin();
         self.holders.assign(header.sequence.get());
-    }
-
-    /// Gives a segment that was read back its place, sealed.
-    pub(super) fn assign_recovered(&self, header: &SegmentHeader) {
-        self.assign(header);
-        self.is_recovered.store(true, Ordering::Relaxed);
-        self.seal(header.segment_bytes.get());
-    }
-
-    /// Whether an earlier start wrote what it holds.
-    pub(super) fn is_recovered(&self) -> bool {
-        // Relaxed: it changes only while the segment is retired, as the epoch.
-        self.is_recovered.load(Ordering::Relaxed)
     }
 
     /// Says that no record will come any more; the last one ends at `end`.

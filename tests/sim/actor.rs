@@ -20,7 +20,7 @@ pub trait Actor {
     fn disconnected(&mut self, now_ms: u64);
 
     /// Whether it wants to be connected; where it does not any more, the world closes its connection.
-    fn wants_connection(&self) -> bool;
+    fn wants_connection(&self, now_ms: u64) -> bool;
 }
 
 /// How a life of the server ended.
@@ -50,6 +50,9 @@ pub trait Judge {
 
     /// Whether everything has come to an end.
     fn is_settled(&self) -> bool;
+
+    /// What has not, for people.
+    fn what_is_open(&self, engine: Option<&Engine>) -> String;
 
     /// The end: everything is settled, the engine is still open.
     fn finish(&mut self, engine: &Engine, now_ms: u64);

@@ -363,6 +363,11 @@ impl State {
         self.inodes[inode]
             .cache
             .write_all_at(&bytes[..fits as usize], offset)?;
+        let end = offset as usize + fits as usize;
+        let written = (offset as usize).div_ceil(SECTOR)..end / SECTOR;
+        self.inodes[inode]
+            .unreadable
+            .retain(|sector| !written.contains(sector));
         if fits < bytes.len() as u64 {
             self.counters.refused_for_space += 1;
             return Err(os_error(rustix::io::Errno::NOSPC));
@@ -560,6 +565,11 @@ impl SimDisk {
         state.die_at = Some(state.counters.calls + calls);
     }
 
+    /// Takes a planned stop back.
+    pub fn live_on(&self) {
+        self.state().die_at = None;
+    }
+
     /// Stops the machine at once.
     pub fn stop(&self) {
         let mut state = self.state();
@@ -717,6 +727,20 @@ impl SimDisk {
         if offset < inode.platter.len() {
             inode.platter[offset] = bytes[offset];
         }
+    }
+
+    /// Puts other bytes into a file at rest.
+    pub fn replace(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let inode = state.find(name).unwrap();
+        state.inodes[inode] = Inode::new(bytes);
+    }
+
+    /// Takes a file away at rest.
+    pub fn take_away(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.synced_names.remove(name);
     }
 
     /// Reading the sector fails from now on.

@@ -87,13 +87,23 @@ impl Life {
         self.machine.step(reactor, now_ms, budget)
     }
 
-    /// Nobody sleeps over a message: who has one is awake or was woken.
-    pub fn check_sleepers(&self) {
+    /// Nobody sleeps over a message: who has one is awake or was woken. And where all sleep, nobody waits for jobs that
+    /// are there.
+    pub fn check_sleepers(&self, now_ms: u64) {
         for (reactor, sleep) in self.sleeps.iter().enumerate() {
             let sleeps = sleep.until_ms.is_some() && !sleep.woken.load(Ordering::SeqCst);
             assert!(
                 !sleeps || !self.machine.has_messages(reactor),
                 "reactor {reactor} sleeps over a message"
+            );
+        }
+        if self.machine.failure().is_none()
+            && !(0..self.reactors()).any(|reactor| self.is_awake(reactor, now_ms))
+        {
+            let overlooked = self.machine.overlooked();
+            assert!(
+                overlooked.is_none(),
+                "all sleep, and somebody waits for jobs of {overlooked:?}"
             );
         }
     }
@@ -109,12 +119,6 @@ impl Life {
         let woken = self.machine.flush();
         self.flush_due = woken > 0;
         woken
-    }
-
-    /// When the first of the reactors wakes by itself.
-    pub fn next_wake_ms(&self) -> Option<u64> {
-        let running = (0..self.reactors()).filter(|reactor| !self.machine.is_done(*reactor));
-        running.filter_map(|reactor| self.sleeps[reactor].until_ms).min()
     }
 
     /// Whether the server has stopped or failed, and every connection has ended.

@@ -187,11 +187,30 @@ impl Book {
         self.holes.extend(holes);
     }
 
-    /// Whether damage there must be refused, or at least not cost this record: a later start listed the place, or
-    /// a later record knew it to be durable.
-    pub fn must_not_lose(&self, record: LogPosition, boot_start: LogPosition) -> bool {
-        let knows = |other: &Written| other.position > record && other.knew_durable > record;
-        record < boot_start || self.records.values().any(knows)
+    /// What of `before` is not in `after` must be gone for a reason: nothing that stands later in the log, or is
+    /// later than it, told that it was there.
+    pub fn check_loss(&self, before: &[Shown], after: &[Shown], boot_start: LogPosition) {
+        for lost in before.iter().filter(|record| !after.contains(record)) {
+            let knows = |shown: &Shown| {
+                self.records
+                    .values()
+                    .any(|known| known.position == shown.position && known.knew_durable > lost.position)
+            };
+            let witness = after
+                .iter()
+                .find(|shown| shown.position > lost.position && knows(shown));
+            assert!(
+                witness.is_none() && lost.position >= boot_start,
+                "record at {} was cut silently; it was durable: {witness:?}, boot from {boot_start}",
+                lost.position
+            );
+        }
+    }
+}
+
+impl Shown {
+    pub fn sequence(&self) -> u32 {
+        self.position.sequence()
     }
 }
 
@@ -550,6 +569,11 @@ impl LogWorld {
     /// After a crash that was chosen for the disk.
     pub fn note_power_cut(&mut self) {
         self.book().is_cached = false;
+    }
+
+    /// Where nothing went wrong the trail need not be shown.
+    pub fn forget_trail(&mut self) {
+        self.book().trail.clear();
     }
 
     pub fn now_passes(&mut self, ms: u64) {

@@ -6,6 +6,8 @@
 )]
 
 mod disk;
+mod log_damage;
+mod log_exhaustive;
 mod log_random;
 mod log_symptoms;
 mod log_world;
@@ -15,11 +17,17 @@ mod runs;
 #[cfg(feature = "server")]
 mod actor;
 #[cfg(feature = "server")]
+mod cast;
+#[cfg(feature = "server")]
 mod life;
 #[cfg(feature = "server")]
 mod net;
 #[cfg(feature = "server")]
+mod oracle;
+#[cfg(feature = "server")]
 mod plain;
+#[cfg(feature = "server")]
+mod plan;
 #[cfg(feature = "server")]
 mod rng;
 #[cfg(feature = "server")]
@@ -32,6 +40,8 @@ mod tally;
 mod trace;
 #[cfg(feature = "server")]
 mod trouble;
+#[cfg(feature = "server")]
+mod users;
 #[cfg(feature = "server")]
 mod weather;
 #[cfg(feature = "server")]

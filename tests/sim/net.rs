@@ -192,6 +192,7 @@ impl SimNet {
         let mut fabric = self.0.borrow_mut();
         fabric.faulty = faulty;
         if !faulty {
+            fabric.die_in = None;
             fabric
                 .links
                 .values_mut()
@@ -373,6 +374,8 @@ impl SimNet {
             link.watched = None;
             let lost = link.down.reset(rng, false);
             counts.answers_lost += u64::from(lost > 0 && link.client_open);
+            // Its last words come before anything that happens in another life.
+            link.down.arrived.extend(link.down.sent.drain(..));
             link.up.reset(rng, true);
             link.notice = None;
             if quietly && link.client_open {
@@ -381,15 +384,6 @@ impl SimNet {
             }
             fabric.collect(id);
         }
-    }
-
-    /// Whether anything is on its way or unread.
-    pub fn is_idle(&self) -> bool {
-        let fabric = self.0.borrow();
-        fabric.backlog.is_empty()
-            && fabric.links.values().all(|link| {
-                !link.up.can_move() && !link.down.can_move() && !link.pressed && link.notice.is_none()
-            })
     }
 }
 
@@ -554,10 +548,12 @@ impl Fabric {
         let Some((end, _)) = link.notice.take() else {
             return;
         };
-        let pipe = match end {
-            End::Server => &mut link.up,
-            End::Client => &mut link.down,
+        let (pipe, other) = match end {
+            End::Server => (&mut link.up, &mut link.down),
+            End::Client => (&mut link.down, &mut link.up),
         };
+        // What it wrote meanwhile comes behind bytes that were lost, so it never comes.
+        other.sent.clear();
         pipe.reset(&mut self.rng, true);
         self.tell(id);
     }

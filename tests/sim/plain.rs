@@ -243,7 +243,7 @@ impl Actor for Client {
         self.is_open = false;
     }
 
-    fn wants_connection(&self) -> bool {
+    fn wants_connection(&self, _now_ms: u64) -> bool {
         !(self.is_open && self.gives_up)
     }
 }
@@ -262,6 +262,18 @@ impl Judge for Witness {
     fn is_settled(&self) -> bool {
         let book = self.0.borrow();
         book.producer_is_idle && book.confirmed.is_subset(&book.acked)
+    }
+
+    fn what_is_open(&self, engine: Option<&Engine>) -> String {
+        let book = self.0.borrow();
+        let open: Vec<_> = book.confirmed.difference(&book.acked).collect();
+        let found = engine.map(|engine| {
+            let queue = engine.find_queue(QUEUE).unwrap();
+            let mut jobs = engine.list_jobs(queue, None, 0, 200).unwrap().jobs;
+            jobs.iter_mut().for_each(|job| job.payload.truncate(8));
+            jobs
+        });
+        format!("confirmed and not acked: {open:?}\n{found:#?}")
     }
 
     fn finish(&mut self, engine: &Engine, _now_ms: u64) {
@@ -288,7 +300,8 @@ pub fn cast() -> (EngineConfig, u32, Cast) {
         memory_bytes_max: 4 * 64 * 1024,
         queue_defaults: QueueOptions {
             durability: Durability::Synced,
-            lease_ms: 500,
+            lease_ms: 2_000,
+            max_attempts: 1_000,
             ..QueueOptions::default()
         },
         ..EngineConfig::default()

@@ -38,8 +38,6 @@ pub struct PartyPlan {
     pub in_flight: usize,
     /// Pause between two requests at most, in milliseconds.
     pub pause_ms: u64,
-    /// Requests that it makes before it only finishes what it began.
-    pub requests: u32,
 }
 
 /// See the [module](self).
@@ -59,8 +57,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `size` scales how much is done: 1 for a short history.
-    pub fn draw(dice: &mut Rng, size: u32) -> Self {
+    pub fn draw(seed: u64) -> Self {
+        let dice = &mut Rng::new(seed, "plan");
         let mut queues: Vec<_> = (0..dice.range(1, 3)).map(|n| queue(dice, n, false)).collect();
         if dice.per_mille(250) {
             queues.push(queue(dice, 9, true));
@@ -69,7 +67,7 @@ impl Plan {
         let segments = dice.pick(&[4, 4, 5, 6, 8]);
         Self {
             queues,
-            parties: parties(dice, size),
+            parties: parties(dice),
             slots: dice.pick(&[8, 24, 64, 256]),
             segment_bytes,
             log_bytes_max: segments * u64::from(segment_bytes),
@@ -129,7 +127,7 @@ fn queue(dice: &mut Rng, n: u64, is_deletable: bool) -> QueuePlan {
     }
 }
 
-fn parties(dice: &mut Rng, size: u32) -> Vec<PartyPlan> {
+fn parties(dice: &mut Rng) -> Vec<PartyPlan> {
     let mut roles = vec![Role::Producer, Role::Reserver];
     for _ in 0..dice.below(4) {
         roles.push(dice.pick(&[
@@ -143,7 +141,6 @@ fn parties(dice: &mut Rng, size: u32) -> Vec<PartyPlan> {
     if dice.per_mille(600) {
         roles.push(Role::Admin);
     }
-    let requests = dice.range(8, 60) as u32 * size;
     roles
         .into_iter()
         .map(|role| PartyPlan {
@@ -154,10 +151,9 @@ fn parties(dice: &mut Rng, size: u32) -> Vec<PartyPlan> {
                 0
             },
             links: if dice.per_mille(300) { 2 } else { 1 },
-            heartbeat_ms: dice.pick(&[0, 0, 50, 1_000]),
+            heartbeat_ms: dice.pick(&[1_000, 3_000, 10_000]),
             in_flight: dice.pick(&[1, 2, 5, 20]),
             pause_ms: dice.pick(&[0, 5, 30, 100]),
-            requests,
         })
         .collect()
 }

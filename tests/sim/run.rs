@@ -31,6 +31,13 @@ pub fn number(name: &str) -> Option<u64> {
     Some(parsed.unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
+/// Whether the environment asks for nothing special, so that what is known of the usual run holds.
+pub fn is_usual() -> bool {
+    ["ACKRING_SEED", "ACKRING_RUNS", "ACKRING_OPS"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none())
+}
+
 /// Lives through one history; a failure is told with the line that replays it, and goes on as a panic.
 pub fn run(test: &str, casting: Casting, seed: u64, turns: u64) -> Outcome {
     let trace = Trace::new(std::env::var_os("ACKRING_TRACE").is_some());
@@ -64,11 +71,16 @@ pub fn run_all(test: &str, casting: Casting, first: u64, runs: u64, turns: u64) 
         (seed, runs) => (seed.unwrap_or(first), runs.unwrap_or(1)),
     };
     let mut tally = Tally::default();
+    let mut hash = 0u64;
     let begun = Instant::now();
     for seed in first..first + runs {
-        tally.add(&run(test, casting, seed, turns).tally);
+        let outcome = run(test, casting, seed, turns);
+        tally.add(&outcome.tally);
+        hash = hash.rotate_left(1) ^ outcome.hash;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{runs} histories of {turns} turns from seed {first} in {seconds:.1} s:\n{tally}");
+    println!(
+        "{runs} histories of {turns} turns from seed {first} in {seconds:.1} s, hash {hash:016x}:\n{tally}"
+    );
     tally
 }

@@ -14,9 +14,11 @@ impl Tally {
         *self.0.entry(what).or_default() += 1;
     }
 
-    /// How often it happened.
-    pub fn of(&self, what: &str) -> u64 {
-        self.0.get(what).copied().unwrap_or(0)
+    /// All of it happened, each at least once: the simulation looks where it is meant to look.
+    pub fn has_all(&self, names: &[&str]) {
+        let is_missing = |what: &&&str| self.0.get(**what).is_none_or(|count| *count == 0);
+        let missing: Vec<_> = names.iter().filter(is_missing).collect();
+        assert!(missing.is_empty(), "the simulation is blind to {missing:?}");
     }
 
     pub fn add_all(&mut self, counts: &[(&'static str, u64)]) {

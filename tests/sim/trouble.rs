@@ -7,6 +7,8 @@ use ackring::server::ServeError;
 
 /// What the weights of trouble are relative to.
 const TURNS: u64 = 100_000;
+/// More connections than there are clients.
+const CONNECTIONS_ENOUGH: usize = 100;
 /// Starts that may fail one after the other.
 const STARTS_MAX: u32 = 40;
 
@@ -66,7 +68,13 @@ impl World {
         self.calm = true;
         self.net.set_faulty(false);
         self.disk.fail_no_sync();
+        self.disk.live_on();
         self.free_disk();
+        if self.server.connections_max < CONNECTIONS_ENOUGH {
+            // A server that takes everybody.
+            self.server.connections_max = CONNECTIONS_ENOUGH;
+            self.stop();
+        }
     }
 
     fn fill_disk(&mut self) {
@@ -128,7 +136,7 @@ impl World {
         }
         let now_ms = self.now_ms();
         let Some(life) = &self.life else { return };
-        life.check_sleepers();
+        life.check_sleepers(now_ms);
         if life.machine.failure().is_some() && self.ending != Ending::Failing {
             let failure = life.machine.failure();
             self.trace.note(format!("the server fails: {failure:?}"));
@@ -177,6 +185,7 @@ impl World {
             self.disk.stop();
         }
         self.net.server_died(is_power);
+        self.hear_all();
         let was_running = self.life.is_some();
         if let Some(life) = self.life.take() {
             life.end();
@@ -220,6 +229,10 @@ impl World {
             self.clock_ahead_ms + self.elapsed_ms,
         );
         self.life = Some(life);
+        if self.boots == 1 && self.rng.below(400) < self.weather.full_disk {
+            // While the log still wants more of it.
+            self.fill_disk();
+        }
     }
 
     fn try_start(&mut self, attempt: u32) -> Option<Life> {

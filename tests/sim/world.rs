@@ -92,7 +92,7 @@ impl World {
             listen: None,
             threads: weather.reactors,
             grace_ms,
-            connections_max: weather.connections_max.max(cast.actors.len().min(3)),
+            connections_max: weather.connections_max,
             hello_timeout_ms: weather.hello_timeout_ms,
             stall_timeout_ms: weather.stall_timeout_ms,
             ..ServerConfig::default()
@@ -160,7 +160,8 @@ impl World {
         while self.life.is_none() || self.ending != Ending::No || !self.judge.is_settled() {
             assert!(
                 left > 0,
-                "nothing goes wrong any more, and still it does not come to an end"
+                "nothing goes wrong any more, and still it does not come to an end: {}",
+                self.what_is_open()
             );
             left -= 1;
             self.turn();
@@ -176,6 +177,11 @@ impl World {
             self.start();
         }
         self.look();
+    }
+
+    fn what_is_open(&self) -> String {
+        let engine = self.life.as_ref().map(|life| &**life.machine.engine());
+        self.judge.what_is_open(engine)
     }
 
     fn look(&mut self) {
@@ -298,7 +304,7 @@ impl World {
         let now_ms = self.now_ms();
         let place = &mut self.places[actor];
         let Some(link) = place.link else {
-            if place.actor.wants_connection() && self.elapsed_ms >= place.retry_at_ms {
+            if place.actor.wants_connection(now_ms) && self.elapsed_ms >= place.retry_at_ms {
                 place.link = self.net.connect();
                 match place.link {
                     Some(link) => {
@@ -322,7 +328,7 @@ impl World {
             Read::Nothing => {}
             Read::End => return self.leave(actor),
         }
-        if !place.actor.wants_connection() {
+        if !place.actor.wants_connection(now_ms) {
             return self.leave(actor);
         }
         if place.unsent.len() < UNSENT_MAX {
@@ -331,6 +337,18 @@ impl World {
         let sent = self.net.client_write(link, &mut place.unsent);
         if sent > 0 {
             self.trace.note(format!("client {actor} sends {sent} bytes"));
+        }
+    }
+
+    /// Every client reads what has come.
+    pub(crate) fn hear_all(&mut self) {
+        let now_ms = self.now_ms();
+        for place in &mut self.places {
+            while let Some(link) = place.link
+                && let Read::Bytes(bytes) = self.net.client_read(link)
+            {
+                place.actor.receive(&bytes, now_ms);
+            }
         }
     }
 

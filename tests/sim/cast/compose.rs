@@ -25,12 +25,7 @@ const KEYED_STAMPS: u64 = 1 << 48;
 
 impl Party {
     /// Puts wishes into a batch, and tells the oracle.
-    fn wish(
-        &mut self,
-        queue: usize,
-        level: Durability,
-        wishes: &[Wish],
-    ) -> (EnqueueBuilder, Vec<IntentRef>) {
+    fn wish(&mut self, queue: usize, level: Durability, wishes: &[Wish]) -> (EnqueueBuilder, Vec<IntentRef>) {
         let mut batch = EnqueueBuilder::new();
         let mut intents = Vec::new();
         for wish in wishes {
@@ -50,6 +45,13 @@ impl Party {
             let payload = payload_of(stamp, payload_len);
             let meta = meta_of(stamp, meta_len);
             let key = wish.key.map(|key| format!("key-{key}")).unwrap_or_default();
+            let wish = match wish.key {
+                Some(key) => &Wish {
+                    key: Some(key),
+                    ..Wish::default()
+                },
+                None => wish,
+            };
             let options = JobOptions {
                 priority: wish.priority,
                 delay_ms: wish.delay_ms,

@@ -1,18 +1,25 @@
 //! One connection: greets, opens the queues, sends, reads, tells the oracle.
 
 use super::party::{Held, Party};
-use super::{Actor, Mood, Stage};
-use crate::rng::Rng;
+use super::{Mood, Stage};
+use crate::actor::Actor;
 use crate::oracle::{Answer, ConnRef, Event, Seen};
 use crate::plan::Role;
+use crate::rng::Rng;
 use ackring::wire::{
-    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome, compose,
-    response,
+    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome,
+    compose, response,
 };
-use ackring::{ErrorCode, JobId, limits};
+use ackring::{Class, ErrorCode, JobId, limits};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// Without an answer for this long a client connects anew, in milliseconds.
+const PATIENCE_MS: u64 = 3_000;
+
+/// The same where nothing goes wrong but time, which may jump.
+const CALM_PATIENCE_MS: u64 = 600_000;
 
 /// What an answer will be the answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +64,8 @@ pub struct Link {
     pub next_ms: u64,
     /// It stays away until then.
     pub away_until_ms: u64,
+    /// It has heard nothing for long, or was told to go.
+    gives_up: bool,
     pub heard_ms: u64,
     pub said_ms: u64,
     now_ms: u64,
@@ -81,6 +90,7 @@ impl Link {
             subscriptions: HashMap::new(),
             next_ms: 0,
             away_until_ms: 0,
+            gives_up: false,
             heard_ms: 0,
             said_ms: 0,
             now_ms: 0,
@@ -117,7 +127,11 @@ impl Link {
             version_max: 1,
             features: 0,
             frame_bytes_max: 0,
-            heartbeat_ms: plan.heartbeat_ms,
+            heartbeat_ms: match self.stage.mood.get() {
+                Mood::Work => plan.heartbeat_ms,
+                // Time may jump further than any heartbeat, and no connection is lost any more.
+                _ => 0,
+            },
             session: plan.session,
             name: "sim",
         };
@@ -172,7 +186,8 @@ impl Link {
     fn resend(&mut self) {
         let keys: Vec<u64> = {
             let party = self.party.borrow();
-            let idle = |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
+            let idle =
+                |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
             let idle = party.pending.iter().filter(|(_, pending)| idle(pending));
             idle.map(|(key, _)| *key).collect()
         };
@@ -186,6 +201,7 @@ impl Link {
         }
         if header.correlation.get() == 0 {
             // The server says why it closes the connection.
+            self.gives_up = true;
             return;
         }
         let Some((what, sent)) = self.sent.remove(&header.correlation.get()) else {
@@ -197,12 +213,23 @@ impl Link {
             let code = ErrorCode::from_u16(reply.number).expect("a known code");
             (code, reply)
         });
+        if let Some((code, reply)) = &error {
+            let oracle = self.stage.oracle.borrow();
+            oracle.remark(format!("{what:?} on {conn} is refused: {code}: {}", reply.text));
+        }
         if !matches!(what, What::Request(_) | What::Again(_)) {
             self.stage.oracle.borrow_mut().conn_alive(conn, sent.0, sent.1);
         }
         match (what, error) {
-            (What::Hello, None) => self.welcomed(frame.body),
-            (What::Hello, Some((code, reply))) => panic!("HELLO is answered {code}: {}", reply.text),
+            (What::Hello, None) => self.welcomed(frame.body, sent.0),
+            (What::Hello, Some((code, reply))) => {
+                assert!(
+                    code.class() == Class::Reconnect,
+                    "HELLO is answered {code}: {}",
+                    reply.text
+                );
+                self.gives_up = true;
+            }
             (What::Open(queue), None) => {
                 let handle = response::decode_handle(frame.body).expect("a handle");
                 self.handles[queue] = Some(handle);
@@ -213,7 +240,10 @@ impl Link {
             (What::Request(key), error) => self.request_answered(key, sent, &header, frame.body, error),
             (What::Again(request), error) => {
                 let answer = self.answer(&header, frame.body, error.map(|(code, _)| code));
-                self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+                self.stage
+                    .oracle
+                    .borrow_mut()
+                    .answered(request, conn, sent, answer);
             }
             (What::Subscribe, None) => {
                 let subscription = response::decode_handle(frame.body).expect("a subscription");
@@ -225,7 +255,9 @@ impl Link {
                 self.stage.oracle.borrow_mut().saw(sent.0, &status);
             }
             (What::Get(id), Some((ErrorCode::JobNotFound, _))) => self.stage.oracle.borrow_mut().saw_none(id),
-            (What::Get(_), Some((code, _))) => panic!("JOB_GET is answered {code}"),
+            (What::Get(_), Some((code, _))) => {
+                assert!(is_end(code), "JOB_GET is answered {code}");
+            }
             (What::Look, None) => self.looked(sent.0, &header, frame.body),
             (What::Nothing, None) => {}
         }
@@ -246,7 +278,7 @@ impl Link {
         }
     }
 
-    fn welcomed(&mut self, body: &[u8]) {
+    fn welcomed(&mut self, body: &[u8], asked: Event) {
         let welcome = Welcome::decode(body).expect("an answer to HELLO");
         self.talk = Talk::Open;
         let party = self.party.clone();
@@ -259,14 +291,19 @@ impl Link {
             let window = party.next_number.saturating_sub(limits::SESSION_WINDOW);
             let mut answered = party.answered.iter();
             answered
-                .find(|one| one.number > window && oracle.must_remember(one.request))
+                .find(|one| one.number > window && oracle.must_remember(one.request, asked))
                 .map(|one| one.request)
         };
         if let Some(request) = remembered {
             panic!("CHECK session-forgotten: the server forgot a session although request {request} is safe");
         }
         // Something was answered once, so what is open may or may not have been applied.
-        if !party.answered.is_empty() {
+        let was_answered = {
+            let oracle = self.stage.oracle.borrow();
+            let mut answered = party.answered.iter();
+            answered.any(|one| oracle.was_answered(one.request, asked))
+        };
+        if was_answered {
             party.forgotten();
         }
     }
@@ -280,7 +317,13 @@ impl Link {
         error: Option<(ErrorCode, ErrorReply)>,
     ) {
         let Some(conn) = self.conn else { return };
-        let Some(request) = self.party.borrow().pending.get(&key).map(|pending| pending.request) else {
+        let Some(request) = self
+            .party
+            .borrow()
+            .pending
+            .get(&key)
+            .map(|pending| pending.request)
+        else {
             // Answered on another connection before.
             return;
         };
@@ -294,12 +337,18 @@ impl Link {
             Answer::Deliveries(seen) => !seen.is_empty(),
             Answer::Refused(_) => false,
         };
-        self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+        self.stage
+            .oracle
+            .borrow_mut()
+            .answered(request, conn, sent, answer);
         if self.drain.waits_for == Some(key) {
             self.drain.refused = code;
         }
         let retries = self.retries(key, code, error.map_or(0, |(_, reply)| reply.retry_ms));
         if !retries {
+            if code.is_some_and(|code| code.class() == Class::OutcomeUnknown) {
+                self.stage.oracle.borrow_mut().abandoned(request);
+            }
             self.party.borrow_mut().close(key, is_repeatable);
         }
     }
@@ -313,6 +362,7 @@ impl Link {
         let works = self.stage.mood.get() == Mood::Work || self.role() == Role::Drainer;
         let again = match code {
             ErrorCode::InProgress => true,
+            code if is_end(code) => self.party.borrow().is_numbered(),
             ErrorCode::LogFull if self.role() == Role::Drainer => true,
             ErrorCode::QueueFull | ErrorCode::SlabFull | ErrorCode::LogFull | ErrorCode::LimitReached => {
                 works && self.role() != Role::Drainer && self.dice.per_mille(500)
@@ -380,6 +430,7 @@ impl Link {
     }
 
     fn hold(&mut self, seen: &[Seen]) {
+        let is_drainer = self.role() == Role::Drainer;
         let mut party = self.party.borrow_mut();
         for one in seen {
             let token = ackring::Token {
@@ -388,12 +439,12 @@ impl Link {
             };
             // Some never settle; some only when it is too late.
             let act_ms = match self.dice.below(20) {
-                0 => continue,
+                0 if !is_drainer => continue,
                 1 => u64::from(one.lease_ms) + self.dice.below(100),
                 2..5 => self.dice.below(u64::from(one.lease_ms) + 50),
                 _ => self.dice.below(u64::from(one.lease_ms) / 4 + 1),
             };
-            let act_ms = if self.role() == Role::Drainer { 0 } else { act_ms };
+            let act_ms = if is_drainer { 0 } else { act_ms };
             let known = party.held.iter().any(|held| held.token == token);
             if !known {
                 party.held.push(Held {
@@ -404,7 +455,17 @@ impl Link {
         }
     }
 
+    fn is_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.stage.oracle.borrow_mut().clock(now_ms);
+    }
+
     fn stay_alive(&mut self) {
+        let is_calm = self.stage.mood.get() != Mood::Work;
+        let patience_ms = if is_calm { CALM_PATIENCE_MS } else { PATIENCE_MS };
+        if !self.sent.is_empty() && self.now_ms > self.heard_ms + patience_ms {
+            self.gives_up = true;
+        }
         let heartbeat_ms = u64::from(self.party.borrow().plan.heartbeat_ms);
         let silent = heartbeat_ms > 0 && self.now_ms >= self.said_ms + heartbeat_ms;
         if self.talk == Talk::Open && (silent || self.dice.per_mille(10)) {
@@ -412,6 +473,11 @@ impl Link {
             compose::ping(&mut self.out, correlation);
         }
     }
+}
+
+/// Whether the server is about to end.
+fn is_end(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned)
 }
 
 /// Puts a composed frame out, with what is only known when it is sent.
@@ -424,7 +490,8 @@ fn put(out: &mut Vec<u8>, frame: &[u8], correlation: u32, handles: &[u32]) {
 
 impl Actor for Link {
     fn connected(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
+        self.is_now(now_ms);
+        self.gives_up = false;
         self.conn = Some(self.stage.oracle.borrow_mut().conn_opened());
         self.decoder = FrameDecoder::new(limits::FRAME_BYTES_MAX);
         self.out.clear();
@@ -439,7 +506,7 @@ impl Actor for Link {
     }
 
     fn receive(&mut self, bytes: &[u8], now_ms: u64) {
-        self.now_ms = now_ms;
+        self.is_now(now_ms);
         self.heard_ms = now_ms;
         if self.conn.is_none() {
             return;
@@ -457,7 +524,7 @@ impl Actor for Link {
     }
 
     fn output(&mut self, now_ms: u64) -> Vec<u8> {
-        self.now_ms = now_ms;
+        self.is_now(now_ms);
         if self.conn.is_some() {
             if self.is_ready() {
                 self.resend();
@@ -482,7 +549,7 @@ impl Actor for Link {
     }
 
     fn disconnected(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
+        self.is_now(now_ms);
         let Some(conn) = self.conn.take() else { return };
         self.talk = Talk::Closed;
         self.party.borrow_mut().lost(conn);
@@ -499,12 +566,18 @@ impl Actor for Link {
         oracle.conn_closed(conn);
     }
 
-    fn wants_connection(&self) -> bool {
+    fn wants_connection(&self, now_ms: u64) -> bool {
+        if self.conn.is_some() && self.gives_up {
+            return false;
+        }
         let is_drainer = self.role() == Role::Drainer;
         let is_drained = self.stage.drained.get();
         match self.stage.mood.get() {
             Mood::Drain => is_drainer && !is_drained,
-            _ => !is_drainer && self.now_ms >= self.away_until_ms,
+            _ if is_drainer => false,
+            Mood::Work => now_ms >= self.away_until_ms,
+            // There may be room for a few only.
+            Mood::Finish => !self.party.borrow().is_finished(),
         }
     }
 }

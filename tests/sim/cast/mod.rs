@@ -7,24 +7,16 @@ mod drain;
 mod link;
 mod party;
 
-use crate::rng::Rng;
-use crate::oracle::Oracle;
+use crate::actor::{Actor, Cast, Crash, Judge};
+use crate::oracle::{Loss, Oracle};
 use crate::plan::{PartyPlan, Plan, Role};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use ackring::engine::{Engine, RecoverySummary};
 use link::Link;
 use party::Party;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-
-/// Somebody at the other end of a connection. It has at most one at a time.
-pub trait Actor {
-    fn connected(&mut self, now_ms: u64);
-    fn receive(&mut self, bytes: &[u8], now_ms: u64);
-    /// What it wants to send now.
-    fn output(&mut self, now_ms: u64) -> Vec<u8>;
-    fn disconnected(&mut self, now_ms: u64);
-    /// Whether it wants to be connected: made so, or cut off.
-    fn wants_connection(&self) -> bool;
-}
 
 /// What everybody is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,77 +38,102 @@ pub struct Stage {
     pub drained: Cell<bool>,
 }
 
-/// All clients of a history.
-pub struct Cast {
-    pub oracle: Rc<RefCell<Oracle>>,
-    pub actors: Vec<Box<dyn Actor>>,
+/// Who judges: the oracle, and how far everybody is.
+struct Bench {
     stage: Rc<Stage>,
     parties: Vec<Rc<RefCell<Party>>>,
 }
 
-impl Cast {
-    pub fn new(plan: &Plan, dice: &mut Rng) -> Self {
-        let stage = Rc::new(Stage {
-            oracle: Rc::new(RefCell::new(Oracle::new(plan))),
-            plan: plan.clone(),
-            mood: Cell::new(Mood::Work),
-            next_stamp: Cell::new(1),
-            drained: Cell::new(false),
+/// All clients of a history, and its judge.
+pub fn cast(plan: &Plan, dice: &mut Rng, trace: &Trace) -> Cast {
+    let stage = Rc::new(Stage {
+        oracle: Rc::new(RefCell::new(Oracle::new(plan, trace.clone()))),
+        plan: plan.clone(),
+        mood: Cell::new(Mood::Work),
+        next_stamp: Cell::new(1),
+        drained: Cell::new(false),
+    });
+    let mut parties = Vec::new();
+    let mut actors: Vec<Box<dyn Actor>> = Vec::new();
+    let drainer = PartyPlan {
+        role: Role::Drainer,
+        session: 1,
+        links: 1,
+        heartbeat_ms: 1_000,
+        in_flight: 1,
+        pause_ms: 0,
+    };
+    for plan in plan.parties.iter().chain([&drainer]) {
+        let own = Rng::new(dice.next(), "party");
+        let party = Rc::new(RefCell::new(Party::new(plan.clone(), stage.clone(), own)));
+        for _ in 0..plan.links {
+            let own = Rng::new(dice.next(), "link");
+            actors.push(Box::new(Link::new(party.clone(), stage.clone(), own)));
+        }
+        parties.push(party);
+    }
+    Cast {
+        actors,
+        judge: Box::new(Bench { stage, parties }),
+    }
+}
+
+impl Judge for Bench {
+    fn crashed(&mut self, crash: Crash, now_ms: u64) {
+        let mut oracle = self.stage.oracle.borrow_mut();
+        oracle.clock(now_ms);
+        oracle.ended(match crash {
+            Crash::Stop => Loss::Orderly,
+            Crash::Kill => Loss::Kill,
+            Crash::Power | Crash::Failed => Loss::Power,
         });
-        let mut parties = Vec::new();
-        let mut actors: Vec<Box<dyn Actor>> = Vec::new();
-        let drainer = PartyPlan {
-            role: Role::Drainer,
-            session: 0,
-            links: 1,
-            heartbeat_ms: 0,
-            in_flight: 1,
-            pause_ms: 0,
-            requests: u32::MAX,
-        };
-        for plan in plan.parties.iter().chain([&drainer]) {
-            let party = Rc::new(RefCell::new(Party::new(plan.clone(), stage.clone(), Rng::new(dice.next(), "client"))));
-            for _ in 0..plan.links {
-                actors.push(Box::new(Link::new(party.clone(), stage.clone(), Rng::new(dice.next(), "client"))));
-            }
-            parties.push(party);
-        }
-        Self {
-            oracle: stage.oracle.clone(),
-            actors,
-            stage,
-            parties,
-        }
     }
 
-    /// Whether everybody has made all requests that they were to make.
-    pub fn is_worked(&self) -> bool {
-        self.workers().all(|party| party.borrow().is_worked())
+    fn recovered(&mut self, engine: &Engine, _summary: &RecoverySummary, now_ms: u64) {
+        self.stage.oracle.borrow_mut().started(engine, now_ms);
     }
 
-    /// From now on open requests are only finished.
-    pub fn finish(&self) {
+    fn settle(&mut self) {
         self.stage.mood.set(Mood::Finish);
     }
 
-    /// Whether no request is open.
-    pub fn is_finished(&self) -> bool {
-        self.workers().all(|party| party.borrow().is_finished())
-    }
-
-    /// From now on the drainer takes out everything that is there; the others hang up.
-    pub fn drain(&self) {
-        self.stage.mood.set(Mood::Drain);
-    }
-
-    /// Whether it is done.
-    pub fn is_drained(&self) -> bool {
+    fn is_settled(&self) -> bool {
+        if self.stage.mood.get() == Mood::Finish
+            && self.parties.iter().all(|party| party.borrow().is_finished())
+        {
+            self.stage.mood.set(Mood::Drain);
+        }
         self.stage.drained.get()
     }
 
-    fn workers(&self) -> impl Iterator<Item = &Rc<RefCell<Party>>> {
-        self.parties
-            .iter()
-            .filter(|party| party.borrow().plan.role != Role::Drainer)
+    fn what_is_open(&self, engine: Option<&Engine>) -> String {
+        let mut text = format!("{:?}", self.stage.mood.get());
+        for (number, party) in self.parties.iter().enumerate() {
+            let party = party.borrow();
+            if !party.is_finished() {
+                text += &format!(
+                    "; party {number}, {:?}: {}",
+                    party.plan.role,
+                    party.what_is_open()
+                );
+            }
+        }
+        for stats in engine
+            .map(|engine| engine.queue_list("", 100))
+            .unwrap_or_default()
+        {
+            text += &format!("; queue {}: {:?}", stats.name, stats.counts);
+        }
+        text
+    }
+
+    fn finish(&mut self, engine: &Engine, now_ms: u64) {
+        let mut oracle = self.stage.oracle.borrow_mut();
+        oracle.clock(now_ms);
+        oracle.finished(engine);
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.stage.oracle.borrow().counts.listed()
     }
 }

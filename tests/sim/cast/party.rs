@@ -1,9 +1,9 @@
 //! A session: its numbers, its open requests, the deliveries that its connections hold.
 
-use super::{Mood, Stage};
-use crate::rng::Rng;
+use super::Stage;
 use crate::oracle::{ConnRef, RequestRef};
 use crate::plan::PartyPlan;
+use crate::rng::Rng;
 use ackring::{Token, limits};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -42,14 +42,11 @@ pub struct Party {
     pub held: Vec<Held>,
     /// Tokens that it has settled or lost, to be used once more.
     pub stale: VecDeque<Token>,
-    pub requests_left: u32,
-    /// A delivery to hold longer than its lease.
     next_key: u64,
 }
 
 impl Party {
     pub fn new(plan: PartyPlan, stage: Rc<Stage>, dice: Rng) -> Self {
-        let requests_left = plan.requests;
         Self {
             plan,
             stage,
@@ -59,7 +56,6 @@ impl Party {
             answered: VecDeque::new(),
             held: Vec::new(),
             stale: VecDeque::new(),
-            requests_left,
             next_key: 0,
         }
     }
@@ -68,12 +64,20 @@ impl Party {
         self.plan.session != 0
     }
 
-    pub fn is_worked(&self) -> bool {
-        self.requests_left == 0
-    }
-
     pub fn is_finished(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Its open requests, for people.
+    pub fn what_is_open(&self) -> String {
+        let open = self.pending.values();
+        let text = |one: &Pending| {
+            format!(
+                "request {} for queues {:?} on {:?}, again at {}",
+                one.request, one.queues, one.on, one.retry_ms
+            )
+        };
+        open.map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// The number of the next request; 0 without a session.
@@ -151,9 +155,5 @@ impl Party {
             !is_due
         });
         due
-    }
-
-    pub fn works(&self) -> bool {
-        self.stage.mood.get() == Mood::Work && self.requests_left > 0
     }
 }

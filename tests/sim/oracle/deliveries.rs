@@ -1,7 +1,9 @@
 //! Deliveries: bodies, attempts, leases, order.
 
 use super::jobs::Excuse;
-use super::{ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Source, broken, meta_of, payload_of, stamp_of};
+use super::{
+    ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Source, broken, meta_of, payload_of, stamp_of,
+};
 use ackring::Durability;
 use std::collections::{BTreeSet, HashMap};
 
@@ -30,8 +32,9 @@ type Place = (Event, usize);
 pub(super) struct Order {
     /// When they came, and the highest place until then.
     anywhere: HashMap<Stream, Vec<(Event, Place)>>,
-    /// The highest place that came on a connection.
-    here: HashMap<(Stream, ConnRef), Place>,
+    /// The highest place that came on a connection, in frames with jobs that are logged and in others: these do not
+    /// wait for the disk and overtake.
+    here: HashMap<(Stream, ConnRef, bool), Place>,
 }
 
 impl Oracle {
@@ -43,6 +46,11 @@ impl Oracle {
             .iter()
             .map(|one| self.queues[one.queue].options.durability)
             .max();
+        let mut is_logged = false;
+        for one in seen {
+            let intent = self.recognise_delivery(one);
+            is_logged |= self.intents[intent].level > Durability::Memory;
+        }
         for one in seen {
             self.counts.deliveries += 1;
             let intent = self.recognise_delivery(one);
@@ -53,7 +61,7 @@ impl Oracle {
             }
             self.check_lease(one);
             if is_alike && one.attempt == 1 {
-                self.check_order(conn, source, intent);
+                self.check_order(conn, source, intent, is_logged);
             }
             self.check_paused(source, one);
             self.note_delivery(conn, source, intent, one, level);
@@ -92,7 +100,10 @@ impl Oracle {
         if seen.meta != meta_of(intent.stamp, intent.meta_len)
             || seen.payload != payload_of(intent.stamp, intent.payload_len)
         {
-            broken!("body", "job {id:016x} came with another body than it was sent with");
+            broken!(
+                "body",
+                "job {id:016x} came with another body than it was sent with"
+            );
         }
         if (seen.queue, seen.priority) != (intent.queue, intent.priority) {
             broken!(
@@ -194,13 +205,17 @@ impl Oracle {
                 self.conns[conn].suspects.push(suspect);
             }
             Excuse::None(text) => {
-                broken!("two-leases", "{text}; and attempt {} was handed out", seen.attempt)
+                broken!(
+                    "two-leases",
+                    "{text}; and attempt {} was handed out",
+                    seen.attempt
+                )
             }
         }
     }
 
     /// Per queue and priority, what one connection enqueued is first handed out in that order.
-    fn check_order(&mut self, conn: ConnRef, source: Source, intent: IntentRef) {
+    fn check_order(&mut self, conn: ConnRef, source: Source, intent: IntentRef, is_logged: bool) {
         let facts = &self.intents[intent];
         let record = &self.requests[facts.request];
         if facts.delay_ms > 0 || record.sends != 1 || facts.key.is_some() {
@@ -223,7 +238,7 @@ impl Oracle {
             Source::Reserve(request) => self.requests[request].sends == 1,
             Source::Push(..) => true,
         };
-        let here = self.order.here.entry((stream, conn)).or_default();
+        let here = self.order.here.entry((stream, conn, is_logged)).or_default();
         if highest.is_some_and(|highest| highest > place) || is_fresh && *here > place {
             broken!(
                 "order",

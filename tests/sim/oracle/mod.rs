@@ -17,6 +17,7 @@ pub use answers::{Answer, Seen};
 pub use requests::{Ask, RequestRef, Settling, Verdict};
 
 use crate::plan::Plan;
+use crate::trace::Trace;
 use ackring::{Durability, JobId, QueueOptions};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -162,6 +163,7 @@ struct QueueFacts {
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Oracle {
+    trace: Trace,
     /// The server's clock.
     now_ms: u64,
     event: Event,
@@ -201,8 +203,25 @@ pub struct Counts {
     pub duplicates: u64,
 }
 
+impl Counts {
+    pub fn listed(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("jobs accepted", self.accepted),
+            ("deliveries", self.deliveries),
+            ("acks confirmed", self.acks),
+            ("requests refused", self.refusals),
+            ("answers made again", self.replays),
+            ("restarts examined", self.restarts),
+            ("jobs listed and checked", self.listed),
+            ("jobs lost as their durability allows", self.lost_as_allowed),
+            ("atomic steps confirmed", self.steps),
+            ("duplicates named", self.duplicates),
+        ]
+    }
+}
+
 impl Oracle {
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, trace: Trace) -> Self {
         let queue = |queue: &crate::plan::QueuePlan| QueueFacts {
             name: queue.name.clone(),
             options: queue.options.clone(),
@@ -212,6 +231,7 @@ impl Oracle {
             resumes: BTreeSet::new(),
         };
         Self {
+            trace,
             now_ms: 0,
             event: 0,
             boots: 0,
@@ -241,6 +261,11 @@ impl Oracle {
     /// What the server's clock said last.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// Something for those who read the trace.
+    pub fn remark(&self, line: String) {
+        self.trace.note(line);
     }
 
     fn tick(&mut self) -> Event {
@@ -290,7 +315,10 @@ impl Oracle {
         let conn = &mut self.conns[conn];
         conn.alive_ms = conn.alive_ms.max(sent_ms);
         if let Some((_, text)) = conn.suspects.iter().find(|(at, _)| *at < sent) {
-            broken!("two-leases", "{text}; and the connection of the first was never lost");
+            broken!(
+                "two-leases",
+                "{text}; and the connection of the first was never lost"
+            );
         }
     }
 
@@ -299,13 +327,20 @@ impl Oracle {
         (self.tick(), self.now_ms)
     }
 
-    /// Whether a session's answered request must be remembered: its effect was logged and has survived.
-    pub fn must_remember(&self, request: RequestRef) -> bool {
-        match self.requests[request].verdict {
+    /// Whether a session's answered request must be remembered by somebody who is asked at `asked`: its effect was
+    /// logged and has survived.
+    pub fn must_remember(&self, request: RequestRef, asked: Event) -> bool {
+        let record = &self.requests[request];
+        match record.verdict {
             Verdict::Applied(Safe::Memory) => false,
-            Verdict::Applied(_) => self.requests[request].is_logged,
+            Verdict::Applied(_) => record.is_logged && self.was_answered(request, asked),
             _ => false,
         }
+    }
+
+    /// Whether that a request was applied was known before `asked`.
+    pub fn was_answered(&self, request: RequestRef, asked: Event) -> bool {
+        (1..asked).contains(&self.requests[request].answered)
     }
 
     /// Jobs that were handed to somebody, for those who like to meddle.

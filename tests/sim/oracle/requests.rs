@@ -71,6 +71,8 @@ pub(super) struct Record {
     pub unanswered: u32,
     pub sends_this_boot: u32,
     pub boot: u64,
+    /// When it was known to be applied.
+    pub answered: Event,
     /// Where it was sent last.
     pub conn: ConnRef,
     pub is_logged: bool,
@@ -89,6 +91,7 @@ impl Oracle {
             unanswered: 0,
             sends_this_boot: 0,
             boot: 0,
+            answered: 0,
             conn: 0,
             is_logged: false,
         });
@@ -99,6 +102,8 @@ impl Oracle {
     pub fn sent(&mut self, request: RequestRef, conn: ConnRef) -> (Event, u64) {
         let event = self.tick();
         let (now_ms, boots) = (self.now_ms, self.boots);
+        let line = format!("#{event} request {request} on {conn}: {}", self.describe(request));
+        self.trace.note(line);
         let record = &mut self.requests[request];
         record.sends += 1;
         record.last_sent = event;
@@ -124,6 +129,34 @@ impl Oracle {
         (event, now_ms)
     }
 
+    fn describe(&self, request: RequestRef) -> String {
+        let record = &self.requests[request];
+        let intents: Vec<String> = record
+            .ask
+            .intents()
+            .iter()
+            .map(|intent| {
+                let intent = &self.intents[*intent];
+                format!(
+                    "{:x}@{}{:?}{}",
+                    intent.stamp,
+                    intent.queue,
+                    intent.level,
+                    if intent.delay_ms + intent.ttl_ms > 0 {
+                        "~"
+                    } else {
+                        ""
+                    }
+                )
+            })
+            .collect();
+        match &record.ask {
+            Ask::Enqueue(_) => format!("enqueue {intents:?}"),
+            Ask::Step(settlings, _) => format!("step {settlings:?} {intents:?}"),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// Notes what may happen now that a request is on its way.
     fn expect(&mut self, request: RequestRef) {
         let ask = self.requests[request].ask.clone();
@@ -140,10 +173,7 @@ impl Oracle {
                 }
             }
             Ask::Purge(queue, _) | Ask::Delete(queue) => {
-                self.queues[queue].sweeps.push(Sweep {
-                    request,
-                    until: None,
-                });
+                self.queues[queue].sweeps.push(Sweep { request, until: None });
                 if matches!(ask, Ask::Delete(_)) {
                     self.void_keys(queue);
                     self.queues[queue].paused = None;
@@ -162,9 +192,8 @@ impl Oracle {
 
     fn expect_settling(&mut self, request: RequestRef, settling: &Settling) {
         let now_ms = self.now_ms;
-        let queue_lease_ms = |oracle: &Self, intent: IntentRef| {
-            oracle.queues[oracle.intents[intent].queue].options.lease_ms
-        };
+        let queue_lease_ms =
+            |oracle: &Self, intent: IntentRef| oracle.queues[oracle.intents[intent].queue].options.lease_ms;
         let Some(job) = self.jobs.get(&settling.token.id.0) else {
             return;
         };
@@ -222,9 +251,10 @@ impl Oracle {
 
     /// Whether a purge or a deletion may have hit what was there at `alive_at`.
     pub(super) fn may_be_swept(&self, queue: usize, alive_at: Event) -> bool {
-        self.queues[queue].sweeps.iter().any(|sweep| {
-            self.may_apply(sweep.request) && sweep.until.is_none_or(|until| until > alive_at)
-        })
+        self.queues[queue]
+            .sweeps
+            .iter()
+            .any(|sweep| self.may_apply(sweep.request) && sweep.until.is_none_or(|until| until > alive_at))
     }
 
     /// Whether the TTL of a job may have passed.
@@ -237,6 +267,10 @@ impl Oracle {
     /// After a start: what was on its way is gone with the connections, and what did not survive may happen again.
     pub(super) fn settle_requests(&mut self) {
         let event = self.event;
+        for record in &mut self.requests {
+            // The clock may have been set back.
+            record.first_sent_ms = record.first_sent_ms.min(self.now_ms);
+        }
         for number in 0..self.requests.len() {
             if let Verdict::Applied(safe) = self.requests[number].verdict
                 && !self.survived(safe)
