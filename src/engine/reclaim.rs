@@ -151,7 +151,7 @@ impl Engine {
 
     /// Whether the log is about to refuse new jobs.
     fn is_tight(&self, log: &Log) -> bool {
-        log.spare_segments() <= 2 && log.segments_in_use() + 3 >= log.segments_max()
+        log.is_nearly_full()
     }
 
     /// Memory is reclaimed by the log itself once a segment is empty; only stragglers need help.

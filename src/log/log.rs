@@ -166,6 +166,12 @@ impl Log {
         self.segment_bytes
     }
 
+    /// Whether new jobs are refused, or will be with the next segment but one.
+    pub fn is_nearly_full(&self) -> bool {
+        let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
+        self.obtainable.load(Ordering::Relaxed) <= kept + 1
+    }
+
     /// Segments from `sequence` on are not recycled, whatever their live count; `u32::MAX` lifts the hold.
     pub fn set_hold(&self, sequence: u32) {
         self.hold.store(sequence, Ordering::Release);
