@@ -29,6 +29,7 @@ mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod forget;
 mod generations;
 pub mod journal;
 mod loss;

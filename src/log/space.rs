@@ -13,7 +13,7 @@ use crate::log::error::LogError;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,
+    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentCount, SegmentHeader, StartBody,
 };
 use crate::log::region::Region;
 use crate::log::segment::Segment;
@@ -333,6 +333,11 @@ impl Log {
             self.segment_bytes,
             &SegmentHeader::spare(self.shape(number)),
         )?;
+        // Before it is used: its own header would be the only one to know of it.
+        directory.count_segments(SegmentCount {
+            log_id: self.log_id,
+            files: number,
+        })?;
         let region = file.map(len)?;
         region.populate()?;
         Ok(region)
