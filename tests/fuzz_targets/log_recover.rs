@@ -174,8 +174,12 @@ fn files_of(mutant: &Mutant<'_>) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a file holds the record by FORMAT.md. A salvage may have found out by the records what a damaged header said.
+/// Whether a file holds the record by FORMAT.md. A salvage may have found out by the records what a damaged header said,
+/// and zeros stand for what was cut off.
 fn stands(bytes: &[u8], record: &Shown, is_salvage: bool) -> bool {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().max(histories::SEGMENT_BYTES as usize), 0);
+    let bytes = &bytes[..];
     let offset = record.0.offset() as usize;
     let proved = is_salvage.then(|| (record.0.sequence(), half(bytes, offset + 4)));
     let known = in_use(bytes).into_iter().chain(proved);
