@@ -108,6 +108,24 @@ fn records_behind_a_hole_of_a_former_start_were_not_visited() {
 }
 
 #[test]
+fn a_hole_of_an_earlier_start_hid_what_is_behind_it_from_the_reclaimer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append(&log, 1, 0);
+    std::mem::forget(log.claim(800, Room::Enqueue).unwrap());
+    append(&log, 2, 0);
+    drop(log);
+    let (log, records) = open(durable_config(&directory));
+    assert_eq!(numbers(&records), [1, 2]);
+    let mut seen = Vec::new();
+    assert!(log.visit_segment(1, &mut |record| seen.push(record.position)));
+    assert_eq!(
+        seen,
+        records.iter().map(|record| record.position).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn a_flipped_bit_in_what_was_synced_is_refused_with_file_and_offset() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _) = open(durable_config(&directory));

@@ -63,7 +63,7 @@ pub use status::JobPage;
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::log::{Log, LogError, LogPosition};
+use crate::log::{Log, LogError, LogPosition, SegmentInfo};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
 use generations::Generations;
@@ -166,6 +166,18 @@ impl Engine {
     /// How many segments hold a part of the durable log, and of the memory of jobs that are not logged.
     pub fn segments_in_use(&self) -> (usize, usize) {
         (self.durable.segments_in_use(), self.volatile.segments_in_use())
+    }
+
+    /// The segments in use of the durable log and of the memory of jobs that are not logged, from the oldest on: for
+    /// tests that look for segments held by nobody.
+    #[doc(hidden)]
+    pub fn segments(&self) -> [Vec<SegmentInfo>; 2] {
+        [&self.durable, &self.volatile].map(|log| {
+            let first = log.oldest().map_or(1, |oldest| oldest.sequence);
+            (first..=log.tail().sequence())
+                .filter_map(|sequence| log.segment_info(sequence))
+                .collect()
+        })
     }
 
     /// Whether any request of that session is remembered.

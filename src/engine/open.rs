@@ -22,6 +22,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
+/// By how much ids go up after a salvage. A start takes 65,536 generations at once, and a lost segment holds few
+/// starts.
+const GENERATIONS_LOST_MAX: u32 = 1 << 20;
+
 impl Engine {
     /// Opens an engine: reads the log of `config.directory`, if there is one, and puts every job back where it
     /// was, under its id. Nothing is served before all that was read is known to be on the disk.
@@ -293,6 +297,10 @@ fn read_back(
     }
     let (log, report) = reading.open(log_config, now_ms)?;
     recovery.raise(report.note_max as u32);
+    if !report.salvaged.is_empty() && recovery.generation_high != 0 {
+        // What is lost may have told of higher ones, and an id must never come again: somebody may still hold it.
+        recovery.raise(recovery.generation_high.wrapping_add(GENERATIONS_LOST_MAX));
+    }
     let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
     salvaged.append(&mut recovery.senseless);
     let summary = RecoverySummary {

@@ -237,13 +237,7 @@ impl Recovery {
                 has_engine_record = true;
                 counts.records += 1;
                 counts.bytes += record.len() as u64;
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.recovered(position));
             }
         };
         let name = (sequence, header.epoch.get());

@@ -19,6 +19,7 @@ mod model;
 mod power;
 mod recovery;
 mod sessions;
+mod storm;
 mod symptoms;
 mod threads;
 mod world;

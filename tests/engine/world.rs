@@ -70,10 +70,15 @@ impl World {
 
     /// An engine in memory.
     pub fn in_memory() -> Self {
+        Self::small_in_memory(small(None).slots)
+    }
+
+    /// An engine in memory with so many slots.
+    pub fn small_in_memory(slots: u32) -> Self {
         let mut world = Self {
             engine: None,
             _directory: None,
-            config: small(None),
+            config: EngineConfig { slots, ..small(None) },
             now_ms: START_MS,
             restarts: 0,
         };
