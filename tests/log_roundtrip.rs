@@ -5,17 +5,19 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
-use ackring::engine::RequestId;
 use ackring::engine::journal::{
     self, AnswerEntry, ChangeEntry, ChangeHead, DoneEntry, EnqueueHead, Group, GroupHead, JobHead, Kind,
     NUMBERED, Prelude, RefusedEntry, ReserveEntry, StepHead,
 };
+use ackring::engine::{Engine, EngineConfig, RequestId};
 use ackring::limits::SEGMENT_BYTES_MIN;
-use ackring::log::{Log, LogConfig, Room};
+use ackring::log::{Log, LogConfig, OpenError, Room};
 use ackring::{EnqueueBuilder, JobOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
+
+const NOW_MS: u64 = 1_700_000_000_000;
 
 /// A record as drawn: what it says, and its bytes.
 #[derive(Debug, Clone)]
@@ -362,5 +364,96 @@ proptest! {
             let _ = journal::parse_change(body).map(|read| journal::parse_note(read.notes).map(<[u8]>::len));
             let _ = journal::parse_step(body).map(|(_, groups)| groups.len());
         }
+    }
+
+    /// Records whose checksum is right and whose body is not what it should be: the engine opens or refuses, and with
+    /// salvage it opens.
+    #[test]
+    fn no_record_makes_the_engine_panic(
+        records in vec((any_record(), any::<(bool, usize, u8, usize)>()), 1..8),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            directory: Some(directory.path().to_owned()),
+            slots: 256,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            log_bytes_max: 1 << 20,
+            memory_bytes_max: 1 << 20,
+            ..EngineConfig::default()
+        };
+        let log_config = LogConfig {
+            directory: config.directory.clone(),
+            segment_bytes: SEGMENT_BYTES_MIN,
+            log_bytes_max: 1 << 20,
+            ..LogConfig::default()
+        };
+        let (log, _) = Log::open(log_config, NOW_MS, &mut |_| ()).unwrap();
+        for (record, (is_changed, at, byte, len)) in &records {
+            let mut bytes = record.bytes();
+            if *is_changed && !bytes.is_empty() {
+                let at = at % bytes.len();
+                bytes[at] = *byte;
+                bytes.truncate(len % (bytes.len() / 8 + 1) * 8);
+            }
+            let mut claim = log.claim(bytes.len(), Room::Enqueue).unwrap();
+            claim.put(&bytes);
+            let flags = if record.request.is_some() { NUMBERED } else { 0 };
+            claim.commit(record.kind as u8, flags, NOW_MS, 0);
+        }
+        drop(log);
+        let opened = Engine::open(config.clone(), NOW_MS);
+        if let Ok((engine, summary)) = opened {
+            prop_assert_eq!(summary.salvaged, Vec::<String>::new());
+            engine.timer_step(NOW_MS + 1_000, 1_000);
+            engine.log_step(NOW_MS + 1_000, 8);
+        }
+        match Engine::open(EngineConfig { salvage: true, ..config }, NOW_MS) {
+            Ok((engine, _)) => {
+                engine.timer_step(NOW_MS + 2_000, 1_000);
+                engine.log_step(NOW_MS + 2_000, 8);
+            }
+            Err(error) => prop_assert!(matches!(error, OpenError::Config(_)), "{}", error),
+        }
+    }
+}
+
+/// It was passed over, and what it had said of jobs with it.
+#[test]
+fn a_whole_record_that_makes_no_sense_is_refused_and_told_by_a_salvage() {
+    for (kind, body) in [
+        (200, vec![0; 16]),
+        (Kind::Enqueue as u8, vec![0xFF; 64]),
+        (Kind::Queue as u8, vec![7; 8]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            directory: Some(directory.path().to_owned()),
+            segment_bytes: SEGMENT_BYTES_MIN,
+            log_bytes_max: 1 << 20,
+            slots: 64,
+            ..EngineConfig::default()
+        };
+        let log_config = LogConfig {
+            directory: config.directory.clone(),
+            segment_bytes: SEGMENT_BYTES_MIN,
+            log_bytes_max: 1 << 20,
+            ..LogConfig::default()
+        };
+        let (log, _) = Log::open(log_config, NOW_MS, &mut |_| ()).unwrap();
+        let mut claim = log.claim(body.len(), Room::Enqueue).unwrap();
+        claim.put(&body);
+        claim.commit(kind, 0, NOW_MS, 0);
+        drop(log);
+        let error = Engine::open(config.clone(), NOW_MS).err().unwrap();
+        assert!(error.to_string().contains("makes no sense"), "{error}");
+        let (_, summary) = Engine::open(
+            EngineConfig {
+                salvage: true,
+                ..config
+            },
+            NOW_MS,
+        )
+        .unwrap();
+        assert_eq!(summary.salvaged.len(), 1, "{:?}", summary.salvaged);
     }
 }
