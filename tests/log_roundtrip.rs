@@ -37,7 +37,10 @@ impl Drawn {
     }
 }
 
-fn enqueue_body(queue: u32, jobs: &[(u64, Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+/// Id, payload, metadata, key.
+type JobParts = (u64, Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn enqueue_body(queue: u32, jobs: &[JobParts]) -> Vec<u8> {
     let head = EnqueueHead {
         queue: queue.into(),
         count: (jobs.len() as u32).into(),
@@ -59,7 +62,7 @@ fn enqueue_body(queue: u32, jobs: &[(u64, Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8
     body
 }
 
-fn jobs() -> impl Strategy<Value = Vec<(u64, Vec<u8>, Vec<u8>, Vec<u8>)>> {
+fn jobs() -> impl Strategy<Value = Vec<JobParts>> {
     let bytes = |len| vec(any::<u8>(), 0..len);
     vec((any::<u64>(), bytes(60), bytes(20), bytes(30)), 1..12)
 }
