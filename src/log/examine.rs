@@ -378,9 +378,17 @@ impl Examined {
                 kept: Vec::new(),
             });
         }
-        let gone = missing.into_iter();
-        self.corruptions
-            .extend(gone.map(|path| Corruption::new(path, Damage::MissingFile, GONE)));
+        // A number in a header may have any number of files missed: the report stays one that can be read.
+        let more = missing.len().saturating_sub(MISSING_TOLD_MAX);
+        let mut gone = missing
+            .into_iter()
+            .take(MISSING_TOLD_MAX)
+            .map(|path| Corruption::new(path, Damage::MissingFile, GONE))
+            .collect::<Vec<_>>();
+        if let Some(last) = gone.last_mut().filter(|_| more > 0) {
+            last.reason = format!("the file is gone, and so are {more} more");
+        }
+        self.corruptions.append(&mut gone);
         self.corruptions.sort_by_key(|corruption| corruption.range.start);
     }
 
@@ -445,3 +453,5 @@ impl Examined {
 }
 
 const GONE: &str = "the file is gone";
+/// Files that are gone are told of one by one up to here.
+const MISSING_TOLD_MAX: usize = 64;
