@@ -63,6 +63,7 @@ pub use replay::RequestId;
 pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::{Durability, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition, SegmentInfo};
@@ -114,6 +115,9 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
+    /// Of a planted bug: attempts that should have been logged.
+    #[cfg(planted)]
+    late_attempts: Mutex<Vec<journal::ReserveEntry>>,
     closed: AtomicBool,
     opened_ms: u64,
     generations: Generations,
@@ -221,7 +225,7 @@ impl Engine {
 
     /// Tells waiters, if there are any, that `jobs` became ready.
     fn wake(&self, queue: &Queue, jobs: usize) {
-        if jobs == 0 {
+        if jobs == 0 || is_planted(Plant::LoseWakeup) {
             return;
         }
         let bits = queue.waiters();

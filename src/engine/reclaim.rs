@@ -43,6 +43,8 @@ impl Engine {
     /// The log agent: prepares and recycles segments, syncs in the background, copies stragglers. To be called
     /// several times a second by one thread that may block on the disk. Says how much it did.
     pub fn log_step(&self, now_ms: u64, budget: usize) -> usize {
+        #[cfg(planted)]
+        self.log_late_attempts(now_ms);
         let mut work = self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget);
         if let Some(mut reclaim) = self.reclaim.try_lock() {
             work += self.clear_oldest(&mut reclaim, now_ms);
@@ -59,6 +61,18 @@ impl Engine {
             }
         }
         work
+    }
+
+    /// A planted bug: attempts are logged long after the jobs were handed out.
+    #[cfg(planted)]
+    fn log_late_attempts(&self, now_ms: u64) {
+        let entries = std::mem::take(&mut *self.late_attempts.lock());
+        if !entries.is_empty() {
+            let mut body = (entries.len() as u64).to_le_bytes().to_vec();
+            body.extend_from_slice(entries.as_bytes());
+            // A full log is none of this bug's business.
+            let _ = self.append(Kind::Reserve, 0, &body, Room::Settle, now_ms);
+        }
     }
 
     /// Clears segments of the durable log for recycling: all that are empty from the oldest on, or the oldest alone

@@ -700,3 +700,67 @@ fn a_job_cancelled_twice_was_said_to_be_in_the_wrong_state() {
         [ErrorCode::AlreadySettled, ErrorCode::WrongState]
     );
 }
+
+#[test]
+fn an_ack_behind_a_nack_of_the_same_delivery_is_not_told_that_it_was_settled() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    world.push(queue, b"job");
+    let token = world.reserve_one(queue).token;
+    let items = world.settle(|batch| {
+        batch.nack(token, None, None);
+        batch.ack(token, None);
+    });
+    let codes: Vec<_> = items.iter().map(|item| (item.position, item.code)).collect();
+    assert_eq!(codes, [(1, ErrorCode::LeaseLost)]);
+    assert_eq!(world.state(token.id), JobState::Ready);
+    let token = world.reserve_one(queue).token;
+    let items = world.settle(|batch| {
+        batch.ack(token, None);
+        batch.ack(token, None);
+    });
+    assert_eq!(items[0].code, ErrorCode::AlreadySettled);
+}
+
+#[test]
+fn a_paused_queue_in_a_full_log_can_be_resumed() {
+    let mut world = World::with(|config| {
+        config.log_bytes_max = 4 * 64 * 1024;
+    });
+    let queue = world.queue("q");
+    world.push(queue, b"first");
+    let engine = world.engine();
+    engine.pause(queue, RequestId::NONE, world.now_ms).unwrap();
+    let body = vec![0; 20_000];
+    let full = (0..40)
+        .map(|_| world.try_push(queue, &[(&body, JobOptions::default())]))
+        .find_map(Result::err);
+    assert_eq!(full.unwrap().code, ErrorCode::LogFull);
+    world
+        .engine()
+        .resume(queue, RequestId::NONE, world.now_ms)
+        .unwrap();
+    assert_eq!(world.drain(queue)[0], b"first");
+    world.tidy_log();
+    world.push(queue, b"there is room again");
+}
+
+#[test]
+fn a_cancelled_job_of_durability_memory_is_not_said_to_be_safe_because_it_was_named_twice() {
+    let world = World::logged();
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            durability: Durability::Synced,
+            ..no_backoff()
+        },
+    );
+    let (id, _) = push_at(&world, queue, b"job", Durability::Memory);
+    let mut items = Vec::new();
+    let confirmed = world
+        .engine()
+        .cancel(&[id, id], numbered(5), world.now_ms, &mut items)
+        .unwrap();
+    assert_eq!(items[0].code, ErrorCode::AlreadySettled);
+    assert_eq!(confirmed.level, Durability::Memory);
+}

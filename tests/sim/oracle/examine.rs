@@ -293,7 +293,11 @@ impl Oracle {
                 let known = facts.job.is_some_and(|id| listed.contains_key(&id));
                 let may_be_gone = match facts.job {
                     Some(id) => self.may_be_over(id, None),
-                    None => facts.ttl_ms > 0 || self.may_be_swept(facts.queue, record.first_sent),
+                    None => {
+                        facts.perhaps_over
+                            || facts.ttl_ms > 0
+                            || self.may_be_swept(facts.queue, record.first_sent)
+                    }
                 };
                 if known || by_stamp.contains(&facts.stamp) {
                     there.push(format!("job {:x}", facts.stamp));
@@ -377,6 +381,7 @@ impl Oracle {
                     // Lost, or over: who sends it again may get another one.
                     self.intents[intent].job = None;
                     self.intents[intent].lost = level > Durability::Memory && !may_be_over;
+                    self.intents[intent].perhaps_over |= may_be_over;
                     if may_be_over {
                         job.over = Some((Safe::Synced, self.event, None));
                     } else {

@@ -123,7 +123,14 @@ impl Oracle {
                 record.verdict = Verdict::Open;
                 self.expect(request);
             }
-            Verdict::Unknown => record.verdict = Verdict::Open,
+            Verdict::Unknown => {
+                record.verdict = Verdict::Open;
+                // A purge or a deletion may go on from now on.
+                let sweeps = self.queues.iter_mut().flat_map(|queue| &mut queue.sweeps);
+                for sweep in sweeps.filter(|sweep| sweep.request == request) {
+                    sweep.until = None;
+                }
+            }
             Verdict::Open | Verdict::Applied(_) => {}
         }
         (event, now_ms)
@@ -184,6 +191,7 @@ impl Oracle {
             }
             Ask::Resume(queue) => {
                 self.queues[queue].resumes.insert(request);
+                self.queues[queue].resume_sent = self.event;
                 self.queues[queue].paused = None;
             }
             _ => {}
