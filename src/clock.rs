@@ -1,7 +1,8 @@
 //! The one place that reads a clock for engine and server.
 //!
 //! Wall time, since leases and due times must mean something after a restart; but anchored: read once at the
-//! start and then carried on by the monotonic clock, so that it never steps back while the process lives.
+//! start and then carried on by the monotonic clock, so that it never steps back while the process lives. Nor does it
+//! from one process to the next: it begins no earlier than the latest time in the log.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,9 +26,31 @@ impl Clock {
         }
     }
 
+    /// The same clock, moved on to `ms` if it is behind that.
+    pub fn not_before(self, ms: u64) -> Self {
+        let behind_ms = ms.saturating_sub(self.now_ms());
+        Self {
+            started_ms: self.started_ms + behind_ms,
+            ..self
+        }
+    }
+
     /// Milliseconds since the Unix epoch.
     #[allow(clippy::disallowed_methods, reason = "this is where time enters")]
     pub fn now_ms(&self) -> u64 {
         self.started_ms + Instant::now().duration_since(self.started).as_millis() as u64
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_only_moved_forward() {
+        let clock = Clock::start();
+        let later = clock.not_before(clock.now_ms() + 3_600_000);
+        assert!(later.now_ms() >= clock.started_ms + 3_600_000);
+        assert!(later.not_before(5).now_ms() >= later.started_ms);
     }
 }

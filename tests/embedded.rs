@@ -176,3 +176,28 @@ fn settings_out_of_range_are_refused_in_one_line() {
         assert!(!error.is_empty() && !error.contains('\n'), "{error}");
     }
 }
+
+#[test]
+fn a_blocked_reserve_hears_that_its_queue_was_deleted() {
+    let engine = Engine::in_memory().unwrap();
+    let queue = engine.queue("q").unwrap();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| queue.reserve(HANG).err().map(|refusal| refusal.code));
+        engine
+            .core()
+            .delete(queue.id(), ackring::engine::RequestId::NONE, engine.now_ms())
+            .unwrap();
+        assert_eq!(blocked.join().unwrap(), Some(ErrorCode::QueueNotFound));
+    });
+}
+
+#[test]
+fn a_reserve_may_wait_for_ever() {
+    let engine = Engine::in_memory().unwrap();
+    let queue = engine.queue("q").unwrap();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| queue.reserve(Duration::MAX).unwrap().map(|job| job.ack()));
+        queue.enqueue(b"late").unwrap();
+        assert_eq!(blocked.join().unwrap(), Some(Ok(())));
+    });
+}

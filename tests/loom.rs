@@ -13,12 +13,20 @@
 
 #[path = "loom/eventcount.rs"]
 mod eventcount;
+#[path = "loom/group.rs"]
+mod group;
 #[path = "loom/log.rs"]
 mod log;
+#[path = "loom/queue.rs"]
+mod queue;
 #[path = "loom/ring.rs"]
 mod ring;
 #[path = "loom/slots.rs"]
 mod slots;
+#[path = "loom/state.rs"]
+mod state;
+#[path = "loom/wake.rs"]
+mod wake;
 
 /// Explores `body` with at most that many preemptions, and says how much that was.
 fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
@@ -36,5 +44,3 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let name = std::thread::current().name().unwrap_or("model").to_owned();
     println!("{name}: {} executions", executions.load(Ordering::Relaxed));
 }
-#[path = "loom/state.rs"]
-mod state;

@@ -18,3 +18,6 @@ pub mod queue;
 pub mod stamp;
 #[cfg(feature = "engine")]
 pub mod sync;
+#[cfg(feature = "engine")]
+#[doc(hidden)]
+pub mod wake;

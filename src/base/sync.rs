@@ -1,9 +1,14 @@
-//! Atomics and friends: the standard library's, or loom's under `--cfg loom` so that models can explore every
-//! interleaving of the very code that ships.
+//! Atomics, locks and friends: the standard library's and parking_lot's, or loom's under `--cfg loom` so that models
+//! can explore every interleaving of the very code that ships.
+
+use std::time::Duration;
 
 #[cfg(not(loom))]
 mod imp {
+    pub(crate) use parking_lot::{Mutex as Lock, MutexGuard as LockGuard};
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    pub(super) type Condvar = parking_lot::Condvar;
 
     /// Hint to the processor that this is a spin loop.
     pub(crate) fn spin_hint() {
@@ -18,7 +23,25 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
+    pub(crate) use loom::sync::MutexGuard as LockGuard;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    pub(super) type Condvar = loom::sync::Condvar;
+
+    /// Loom's lock with parking_lot's manners.
+    #[derive(Debug, Default)]
+    pub(crate) struct Lock<T>(loom::sync::Mutex<T>);
+
+    impl<T> Lock<T> {
+        pub(crate) fn new(content: T) -> Self {
+            Self(loom::sync::Mutex::new(content))
+        }
+
+        #[allow(clippy::unwrap_used, reason = "a model does not go on after a panic")]
+        pub(crate) fn lock(&self) -> LockGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
 
     /// Loom explores other threads here; without it a retry loop would look endless.
     pub(crate) fn spin_hint() {
@@ -33,6 +56,66 @@ mod imp {
 
 #[allow(unused_imports, reason = "each feature set uses its own subset of the facade")]
 pub(crate) use imp::*;
+
+/// What threads sleep on that wait for something under a lock.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    condvar: imp::Condvar,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self {
+            condvar: imp::Condvar::new(),
+        }
+    }
+}
+
+#[allow(dead_code, reason = "each feature set uses its own subset of the facade")]
+impl Signal {
+    /// Wakes one of those who sleep.
+    pub(crate) fn notify_one(&self) {
+        self.condvar.notify_one();
+    }
+
+    /// Wakes all who sleep.
+    pub(crate) fn notify_all(&self) {
+        self.condvar.notify_all();
+    }
+
+    /// Sleeps for as long as `condition` holds, at most `timeout`; `None` waits for as long as it takes.
+    #[cfg(not(loom))]
+    pub(crate) fn wait_while<'l, T>(
+        &self,
+        mut guard: LockGuard<'l, T>,
+        timeout: Option<Duration>,
+        condition: impl Fn(&T) -> bool,
+    ) -> LockGuard<'l, T> {
+        match timeout {
+            None => self.condvar.wait_while(&mut guard, |content| condition(content)),
+            Some(timeout) => {
+                let condition = |content: &mut T| condition(content);
+                self.condvar.wait_while_for(&mut guard, condition, timeout);
+            }
+        }
+        guard
+    }
+
+    /// Models have no time: every wait is without bound.
+    #[cfg(loom)]
+    #[allow(clippy::unwrap_used, reason = "a model does not go on after a panic")]
+    pub(crate) fn wait_while<'l, T>(
+        &self,
+        mut guard: LockGuard<'l, T>,
+        _: Option<Duration>,
+        condition: impl Fn(&T) -> bool,
+    ) -> LockGuard<'l, T> {
+        while condition(&guard) {
+            guard = self.condvar.wait(guard).unwrap();
+        }
+        guard
+    }
+}
 
 /// A long array of zeroed 64-bit atomics in groups of `GROUP` words, aligned to a cache line when the group is one.
 ///

@@ -23,6 +23,8 @@
 
 mod job;
 mod queue;
+#[doc(hidden)]
+pub mod wakes;
 
 pub use job::Job;
 pub use queue::Queue;
@@ -35,12 +37,12 @@ use crate::base::queue::{Durability, QueueOptions};
 use crate::clock::Clock;
 use crate::engine::{self, Confirmed, EngineConfig, RecoverySummary, RequestId};
 use crate::log::OpenError;
-use parking_lot::{Condvar, Mutex};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use wakes::Wakes;
 
 /// Deadlines handled in one go by the timer thread.
 const TIMER_BUDGET: usize = 4_096;
@@ -50,32 +52,7 @@ pub(in crate::embedded) struct Shared {
     engine: engine::Engine,
     clock: Clock,
     stopping: AtomicBool,
-    /// Goes up whenever jobs became ready in a queue that somebody waits for.
     wakes: Arc<Wakes>,
-}
-
-#[derive(Default)]
-struct Wakes {
-    count: AtomicU64,
-    lock: Mutex<()>,
-    changed: Condvar,
-}
-
-impl Wakes {
-    fn wake(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        // Taking the lock orders this wake behind the sleeper's last look at the count.
-        drop(self.lock.lock());
-        self.changed.notify_all();
-    }
-
-    /// Sleeps until the count has moved on from `seen` or the time is over.
-    fn sleep(&self, seen: u64, timeout: Duration) {
-        let mut guard = self.lock.lock();
-        if self.count.load(Ordering::SeqCst) == seen {
-            self.changed.wait_for(&mut guard, timeout);
-        }
-    }
 }
 
 /// A job queue engine in this process. Cheap to share: put it into an `Arc`, or hand out [`Queue`]s.
@@ -116,6 +93,7 @@ impl Engine {
     pub fn with(config: EngineConfig) -> Result<Engine, OpenError> {
         let clock = Clock::start();
         let (engine, summary) = engine::Engine::open(config, clock.now_ms())?;
+        let clock = clock.not_before(engine.opened_ms());
         let wakes = Arc::new(Wakes::default());
         let waker = Arc::clone(&wakes);
         engine.set_waker(Arc::new(move |_, _, _| waker.wake()));

@@ -82,10 +82,12 @@ impl Queue {
     /// As [`reserve`](Self::reserve).
     pub fn reserve_batch(&self, jobs_max: usize, wait: Duration) -> Result<Vec<Job>, Refusal> {
         let shared = &self.shared;
-        let until_ms = shared.clock.now_ms() + wait.as_millis() as u64;
+        // A wait without end is a wait until the end of time.
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = shared.clock.now_ms().saturating_add(wait_ms);
         let mut found = Jobs::new(shared);
         loop {
-            let seen = shared.wakes.count.load(Ordering::SeqCst);
+            let seen = shared.wakes.seen();
             // Announced before the look: whoever publishes a job behind it will wake us. The mark is never
             // taken back while the engine is open, since other threads may wait for the same queue; it costs
             // publishers a wake that finds nobody.

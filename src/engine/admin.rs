@@ -151,6 +151,8 @@ impl Engine {
                 self.registry.forget(queue);
                 self.dedupe.forget(queue.id);
                 self.drop_jobs(queue, now_ms);
+                // Whoever waits for its jobs waits in vain, and is told when it looks.
+                self.wake(queue, usize::MAX);
                 Ok(confirmed)
             },
         )

@@ -346,6 +346,16 @@ impl Engine {
         }
     }
 
+    /// For whoever has just put handles into a ring of the queue, and [told its waiters](Self::wake): if it was
+    /// deleted meanwhile, the jobs may have ended before their handles came there, and nobody else pops those.
+    #[inline]
+    pub(super) fn drop_stale_if_deleted(&self, queue: &Queue) {
+        // As above; the fence stands between the push and the look for waiters.
+        if queue.is_deleted() {
+            self.drop_stale(queue);
+        }
+    }
+
     /// Ends every job of a deleted queue. Not logged job by job: the queue's own record says it all.
     pub(super) fn drop_jobs(&self, queue: &Queue, now_ms: u64) {
         fence(Ordering::SeqCst);
@@ -381,14 +391,19 @@ impl Engine {
             let phase = self.slab.slot(number).state().phase();
             phase == Phase::Zombie || phase.is_finished()
         };
+        let meet = |number: u32| {
+            let met = self.slab.meet(number);
+            assert_eq!(met, Popped::Stale, "a job that was over came back");
+        };
         let mut handles = [0; 256];
         for priority in 0..PRIORITIES as u8 {
+            queue
+                .take_from_front(priority, is_over)
+                .into_iter()
+                .for_each(meet);
             loop {
                 let popped = queue.pop_while(&self.pool, priority, &mut handles, is_over);
-                for number in &handles[..popped] {
-                    let met = self.slab.meet(*number);
-                    assert_eq!(met, Popped::Stale, "a job that was over came back");
-                }
+                handles[..popped].iter().copied().for_each(meet);
                 if popped == 0 {
                     break;
                 }

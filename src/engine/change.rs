@@ -346,6 +346,7 @@ impl Engine {
                 if let Some(queue) = self.registry.get(QueueId(fields.queue)) {
                     queue.put_front(fields.priority, number);
                     self.wake(queue, 1);
+                    self.drop_stale_if_deleted(queue);
                 }
             }
         }
@@ -441,6 +442,7 @@ impl Engine {
                 queue.counters.moved(before.phase(), Phase::Ready, 1);
                 queue.push_ready(&self.pool, fields.priority, &[change.slot]);
                 self.wake(queue, 1);
+                self.drop_stale_if_deleted(queue);
             }
             Phase::Dead => {
                 slot.publish(before.with_phase(Phase::Dead));

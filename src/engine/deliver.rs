@@ -1,12 +1,13 @@
 //! Bringing jobs that were taken to the worker, and bringing them again when the answer was lost.
 
 use super::enqueue::already_applied;
-use super::journal::{Kind, parse_reserve};
+use super::journal::{Kind, ReserveEntry, parse_reserve};
 use super::queue::{Event, Queue, QueueId};
-use super::replay::Applied;
+use super::replay::{Applied, RequestId};
 use super::reserve::Taken;
-use super::slot::{Fields, Phase, Slot, TIMED, VOLATILE};
+use super::slot::{Fields, Phase, Slot, StateWord, TIMED, VOLATILE};
 use super::{Confirmed, Engine, replayed};
+use crate::base::batch::{SettleBatch, SettleBuilder};
 use crate::base::code::Refusal;
 use crate::base::job::{JobId, Token};
 use crate::log::{Log, Pin};
@@ -34,7 +35,8 @@ pub struct DeliveryHead {
     pub priority: u8,
 }
 
-/// Takes deliveries, typically by copying the payload once into an output buffer.
+/// Takes deliveries, typically by copying the payload once into an output buffer. If it panics, the jobs that it has
+/// not taken go back to their queues.
 pub trait DeliverySink {
     /// How many more bytes of metadata and payload fit, and how many more jobs. Asked before jobs are taken.
     fn room(&self) -> (usize, usize);
@@ -47,33 +49,27 @@ impl Engine {
     /// Hands jobs out whose attempts are logged.
     pub(super) fn deliver(&self, taken: &Taken, now_ms: u64, sink: &mut dyn DeliverySink) {
         let mut reader = BodyReader::new(self);
-        let mut counted: Option<(&Queue, u64)> = None;
+        let mut round = Round {
+            engine: self,
+            taken,
+            now_ms,
+            published: 0,
+            counted: None,
+        };
         for (number, entry) in taken.slots.iter().zip(&taken.entries) {
             let slot = self.slab.slot(*number);
             let lease_ms = entry.lease_ms.get();
             slot.write_at(now_ms + u64::from(lease_ms));
             let word = slot.state();
             let fields = slot.fields();
-            let token = Token {
-                id: JobId(entry.id.get()),
-                attempt: entry.attempt.get(),
-            };
+            let token = token_of(entry);
             // Published only after the body was read: until then nobody else can settle the job, so its segment
             // stays (the live count covers it) apart from being moved, which `read` follows.
             reader.read(word.has(VOLATILE), slot, &fields, |body| {
                 sink.push(&head_of(token, &fields, lease_ms), body)
             });
-            slot.publish(word.with_phase(Phase::Leased).without(TIMED));
-            match &mut counted {
-                Some((queue, n)) if queue.id.0 == fields.queue => *n += 1,
-                other => {
-                    count_delivered(other.take());
-                    *other = self.registry.get(QueueId(fields.queue)).map(|queue| (queue, 1));
-                }
-            }
+            round.publish(slot, word, fields.queue);
         }
-        count_delivered(counted);
-        self.watch_leases(&taken.slots);
     }
 
     /// Makes the answer to a reserve again: those of its deliveries that are still current.
@@ -89,10 +85,7 @@ impl Engine {
                 return None;
             }
             for entry in parse_reserve(body)? {
-                let token = Token {
-                    id: JobId(entry.id.get()),
-                    attempt: entry.attempt.get(),
-                };
+                let token = token_of(entry);
                 let Some(slot) = self.slab.get(token.id.slot()) else {
                     continue;
                 };
@@ -122,6 +115,76 @@ impl Engine {
                 && word.attempt() == token.attempt
                 && matches!(word.phase(), Phase::Leased | Phase::Busy)
         })
+    }
+}
+
+/// Jobs on their way to one sink. Dropped behind the last of them, or when the sink panics: then the others, which
+/// nobody got, are given back.
+struct Round<'a> {
+    engine: &'a Engine,
+    taken: &'a Taken,
+    now_ms: u64,
+    /// How many are leased.
+    published: usize,
+    /// Jobs of one queue that are leased and not counted yet.
+    counted: Option<(&'a Queue, u64)>,
+}
+
+impl Round<'_> {
+    /// Leases the next job, which the sink has got.
+    #[inline]
+    fn publish(&mut self, slot: Slot<'_>, word: StateWord, queue: u32) {
+        slot.publish(word.with_phase(Phase::Leased).without(TIMED));
+        self.published += 1;
+        match &mut self.counted {
+            Some((counted, n)) if counted.id.0 == queue => *n += 1,
+            other => {
+                count_delivered(other.take());
+                *other = self.engine.registry.get(QueueId(queue)).map(|queue| (queue, 1));
+            }
+        }
+    }
+
+    /// The sink panicked. Nobody has the rest, so they are leased like the others, which is what the log says of
+    /// them, and released. Where even that is refused their leases end by themselves.
+    #[cold]
+    fn give_back_the_rest(&mut self) {
+        let rest = self.published..self.taken.slots.len();
+        let mut batch = SettleBuilder::new();
+        for (number, entry) in self.taken.slots[rest.clone()]
+            .iter()
+            .zip(&self.taken.entries[rest])
+        {
+            let slot = self.engine.slab.slot(*number);
+            slot.write_at(self.now_ms + u64::from(entry.lease_ms.get()));
+            batch.release(token_of(entry));
+            self.publish(slot, slot.state(), slot.queue());
+        }
+        let mut bytes = Vec::new();
+        batch.write_to(&mut bytes);
+        if let Ok(batch) = SettleBatch::parse(batch.count(), &bytes) {
+            let _ = self
+                .engine
+                .settle(&batch, RequestId::NONE, self.now_ms, &mut Vec::new());
+        }
+    }
+}
+
+impl Drop for Round<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.published < self.taken.slots.len() {
+            self.give_back_the_rest();
+        }
+        count_delivered(self.counted.take());
+        self.engine.watch_leases(&self.taken.slots);
+    }
+}
+
+fn token_of(entry: &ReserveEntry) -> Token {
+    Token {
+        id: JobId(entry.id.get()),
+        attempt: entry.attempt.get(),
     }
 }
 

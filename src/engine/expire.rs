@@ -200,6 +200,7 @@ impl Engine {
                 .moved(Phase::Scheduled, Phase::Ready, due.handles.len() as u64);
             queue.push_ready(&self.pool, priority, &due.handles);
             self.wake(queue, due.handles.len());
+            self.drop_stale_if_deleted(queue);
             due.handles.clear();
         }
     }

@@ -97,9 +97,13 @@ impl Engine {
         }
         let mut excess = [0; 256];
         let mut taken = queue.keep_finished(&self.pool, handles, &mut excess);
-        while taken > 0 {
-            self.free(queue, &excess[..taken]);
+        self.free(queue, &excess[..taken]);
+        while taken == excess.len() {
             taken = queue.keep_finished(&self.pool, &[], &mut excess);
+            self.free(queue, &excess[..taken]);
+        }
+        if queue.is_deleted() {
+            self.trim_finished(queue, 0);
         }
     }
 
@@ -119,6 +123,9 @@ impl Engine {
 
     /// Forgets finished jobs: their bodies leave the log, their slots become free.
     fn free(&self, queue: &Queue, numbers: &[u32]) {
+        if numbers.is_empty() {
+            return;
+        }
         let mut free: SmallVec<[u32; 256]> = SmallVec::new();
         let mut releases = [Releases::new(&self.durable), Releases::new(&self.volatile)];
         let mut gone = [0u64; 8];

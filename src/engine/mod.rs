@@ -18,17 +18,22 @@
 mod admin;
 mod admit;
 mod bulk;
+mod census;
 mod change;
 mod codec;
 mod config;
 mod dedupe;
 mod deliver;
 mod enqueue;
+mod examine;
 mod expire;
 mod finish;
 pub mod journal;
+mod loss;
+mod loss_report;
 mod open;
-mod queue;
+#[doc(hidden)]
+pub mod queue;
 mod reclaim;
 mod recover;
 mod registry;
@@ -40,12 +45,15 @@ pub mod slab;
 pub mod slot;
 mod status;
 mod step;
+mod strays;
 mod timer;
 pub mod transition;
 
-pub use config::{EngineConfig, RecoverySummary};
+pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};
 pub use enqueue::EnqueueReply;
+pub use examine::{Examination, examine};
+pub use loss::{Losses, LostJob, LostPlace};
 pub use queue::QueueId;
 pub use replay::RequestId;
 
@@ -105,6 +113,7 @@ pub struct Engine {
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
+    opened_ms: u64,
     /// The log says that generations up to this one are in use; 0 for nothing said yet.
     generation_told: AtomicU32,
     /// The segment in which it says so last.
@@ -170,6 +179,13 @@ impl Engine {
     /// Whether a numbered request was carried out, as far as its session still knows.
     pub fn is_applied(&self, request: RequestId) -> bool {
         self.sessions.is_applied(request)
+    }
+
+    /// The time at which it was opened: as it was told, or the latest that its log knows of if that is later. The
+    /// owner's clock goes on from there and not from before, or what was due in a second would wait for as long as
+    /// the wall clock was set back.
+    pub fn opened_ms(&self) -> u64 {
+        self.opened_ms
     }
 
     /// Who is to be told that jobs became ready. Set once; a second call is ignored.

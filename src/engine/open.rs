@@ -1,19 +1,23 @@
 //! Opening an engine: read the log, put every job back where it was.
 
-use super::config::{EngineConfig, RecoverySummary};
+use super::config::{EngineConfig, RecoveredQueue, RecoverySummary};
+use super::examine::Reader;
+use super::journal::Kind;
+use super::loss::Losses;
 use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
 use super::recover::Recovery;
 use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
-use super::{Engine, GENERATIONS_TOLD};
+use super::{Engine, GENERATIONS_TOLD, admin, codec};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::log::{Log, LogConfig, LogPosition, OpenError};
+use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 impl Engine {
@@ -32,7 +36,6 @@ impl Engine {
         if let Err(error) = config.queue_defaults.check() {
             return Err(OpenError::Config(error.to_string()));
         }
-        let mut recovery = Recovery::new(config.slots);
         let logged = config.directory.is_some();
         let log_config = LogConfig {
             directory: config.directory.clone(),
@@ -45,12 +48,14 @@ impl Engine {
             salvage: config.salvage,
             disk: config.disk.clone(),
         };
-        let (durable, report) = Log::open(log_config, now_ms, &mut |record| recovery.visit(record))?;
-        if let Some(slots) = recovery.slots_needed {
-            return Err(OpenError::Config(format!(
-                "the log holds jobs in {slots} slots; open with at least as many"
-            )));
-        }
+        let (durable, mut recovery, mut summary) = if logged {
+            read_back(&config, &log_config, now_ms)?
+        } else {
+            let (log, _) = Log::open(log_config, now_ms, &mut |_| ())?;
+            (log, Recovery::new(config.slots), RecoverySummary::default())
+        };
+        // Deadlines were set by a clock that may have been set back since; time goes on from where they were set.
+        let now_ms = now_ms.max(recovery.latest_ms);
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
@@ -67,16 +72,7 @@ impl Engine {
             disk: config.disk,
         };
         let (volatile, _) = Log::open(volatile_config, now_ms, &mut |_| {})?;
-        recovery.raise(report.note_max as u32);
         recovery.resolve_keys(now_ms);
-        let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
-        salvaged.append(&mut recovery.senseless);
-        let mut summary = RecoverySummary {
-            records: recovery.records,
-            torn: report.holes.len() as u64 + u64::from(report.torn_tail),
-            salvaged,
-            ..RecoverySummary::default()
-        };
         let registry = Registry::new();
         restore_queues(&registry, &recovery);
         let mut engine = Engine {
@@ -95,10 +91,11 @@ impl Engine {
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
+            opened_ms: now_ms,
             generation_told: AtomicU32::new(0),
             generation_told_in: AtomicU32::new(0),
         };
-        let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
+        let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms);
         // Above every generation that may have been given out: see `note_generation`.
         let high = if recovery.generation_high == 0 {
             0
@@ -116,20 +113,17 @@ impl Engine {
                 source: std::io::Error::other(error),
             })?;
         }
-        summary.finished = engine.keep_recovered(finished);
-        summary.queues = engine.registry.all().len() as u64;
+        engine.define_remade(now_ms)?;
+        engine.keep_recovered(finished);
+        let queues = engine.registry.all();
+        summary.queues = queues.len() as u64;
+        summary.take_queues(queues.into_iter().map(recovered_queue));
         Ok((engine, summary))
     }
 
     /// Walks the recovered slots: counts, timers, rings, live counts of the log. Returns finished jobs, with
     /// when they ended.
-    fn restore_jobs(
-        &self,
-        fresh_from: u32,
-        orders: &HashMap<u32, u64>,
-        now_ms: u64,
-        summary: &mut RecoverySummary,
-    ) -> Vec<(u64, u32)> {
+    fn restore_jobs(&self, fresh_from: u32, orders: &HashMap<u32, u64>, now_ms: u64) -> Vec<(u64, u32)> {
         let mut fresh: Vec<(u64, u64, u32)> = Vec::new();
         let mut retried: Vec<(u64, u64, u32)> = Vec::new();
         let mut finished: Vec<(u64, u32)> = Vec::new();
@@ -190,12 +184,6 @@ impl Engine {
                 }
                 _ => {}
             }
-            match phase {
-                Phase::Scheduled => summary.scheduled += 1,
-                Phase::Leased => summary.leased += 1,
-                Phase::Ready => summary.ready += 1,
-                _ => summary.dead += 1,
-            }
         }
         // Deadlines of one tick in the order in which their jobs were accepted (G7).
         timers.sort_unstable_by_key(|(tick, order, _)| (*tick, *order));
@@ -236,16 +224,88 @@ impl Engine {
         }
     }
 
-    /// Finished jobs go back into their queues' retention, oldest first; says how many are kept.
-    fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) -> u64 {
+    /// Finished jobs go back into their queues' retention, oldest first.
+    fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) {
         finished.sort_unstable();
         for (_, number) in finished {
             if let Some(queue) = self.registry.get(QueueId(self.slab.slot(number).queue())) {
                 self.retain_finished(queue, &[number]);
             }
         }
-        self.registry.all().iter().map(|queue| queue.counts().kept).sum()
     }
+
+    /// Logs the queues whose definitions a salvage has made anew.
+    fn define_remade(&self, now_ms: u64) -> Result<(), OpenError> {
+        let remade = self.registry.all().into_iter();
+        for queue in remade.filter(|queue| queue.defined_at().is_none()) {
+            let body = codec::encode(&admin::queue_record(queue));
+            let defined = self.append(Kind::Queue, 0, &body, Room::Migrate, now_ms);
+            let (at, _) = defined.map_err(|error| OpenError::Config(error.to_string()))?;
+            queue.defined_at.store(at.raw(), Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+fn recovered_queue(queue: &Queue) -> RecoveredQueue {
+    let counts = queue.counts();
+    RecoveredQueue {
+        name: queue.name.clone(),
+        ready: counts.ready,
+        scheduled: counts.scheduled,
+        leased: counts.leased,
+        dead: counts.dead,
+        finished: counts.kept,
+    }
+}
+
+/// Reads the log of a directory, says what is lost where it is damaged and is to be salvaged, and goes on with it.
+fn read_back(
+    config: &EngineConfig,
+    log_config: &LogConfig,
+    now_ms: u64,
+) -> Result<(Log, Recovery, RecoverySummary), OpenError> {
+    let mut recovery = Recovery::new(config.slots);
+    if config.salvage {
+        recovery.strays.want();
+    }
+    let mut reader = Reader {
+        recovery: &mut recovery,
+        on_progress: &mut |progress| {
+            if let Some(hook) = &config.on_progress {
+                hook.tell(progress);
+            }
+            ControlFlow::Continue(())
+        },
+    };
+    let mut reading = Log::read(log_config, &mut reader)?;
+    reading.check(log_config)?;
+    if let Some(slots) = recovery.slots_needed {
+        return Err(OpenError::Config(format!(
+            "the log holds jobs in {slots} slots; open with at least as many"
+        )));
+    }
+    let mut salvage_report = None;
+    if !reading.corruptions().is_empty() {
+        let mut describe = |reading: &Reading| {
+            let losses = Losses::of(reading, &mut recovery, &config.queue_defaults)?;
+            Ok(losses.report(now_ms))
+        };
+        salvage_report = Some(reading.salvage(now_ms, &mut describe)?);
+    }
+    let (log, report) = reading.open(log_config, now_ms)?;
+    recovery.raise(report.note_max as u32);
+    let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
+    salvaged.append(&mut recovery.senseless);
+    let summary = RecoverySummary {
+        records: recovery.records,
+        bytes: report.bytes,
+        torn: report.holes.len() as u64 + u64::from(report.torn_tail),
+        salvaged,
+        salvage_report,
+        ..RecoverySummary::default()
+    };
+    Ok((log, recovery, summary))
 }
 
 fn restore_queues(registry: &Registry, recovery: &Recovery) {

@@ -3,12 +3,11 @@
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::PRIORITIES;
 use crate::base::queue::{Durability, QueueCounts, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::base::sync::{AtomicBool, AtomicU64, Lock, Ordering, fence};
 use crate::engine::slot::Phase;
 use crate::log::LogPosition;
 use crate::ring::{ChunkPool, Ring};
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Numbers a queue for as long as the engine is open. Not stable across restarts; names are.
@@ -140,11 +139,11 @@ pub struct Queue {
     ready: [Ring; PRIORITIES],
     /// Handles that were popped and had to be given back, by level: they come before the rings. Nearly always
     /// empty, and then nobody takes the lock.
-    front: Mutex<BTreeMap<u8, VecDeque<u32>>>,
+    front: Lock<BTreeMap<u8, VecDeque<u32>>>,
     front_len: AtomicU64,
     /// Held while the queue's definition is logged, so that definitions stand in the log in the order in which
     /// they came into force.
-    pub definition: Mutex<()>,
+    pub(super) definition: Lock<()>,
     /// Finished jobs in the order in which they finished, for the retention.
     finished: Ring,
     finished_len: AtomicU64,
@@ -166,9 +165,9 @@ impl Queue {
             name: name.to_owned(),
             options,
             ready: std::array::from_fn(|_| Ring::default()),
-            front: Mutex::new(BTreeMap::new()),
+            front: Lock::new(BTreeMap::new()),
             front_len: AtomicU64::new(0),
-            definition: Mutex::new(()),
+            definition: Lock::new(()),
             finished: Ring::default(),
             finished_len: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -261,6 +260,30 @@ impl Queue {
         taken
     }
 
+    /// Takes those of the handles given back to a level's front that are not wanted there.
+    pub fn take_from_front(&self, priority: u8, is_unwanted: impl Fn(u32) -> bool) -> Vec<u32> {
+        if self.front_len.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let mut front = self.front.lock();
+        let Some(handles) = front.get_mut(&priority) else {
+            return Vec::new();
+        };
+        let mut taken = Vec::new();
+        handles.retain(|handle| {
+            let is_unwanted = is_unwanted(*handle);
+            if is_unwanted {
+                taken.push(*handle);
+            }
+            !is_unwanted
+        });
+        if handles.is_empty() {
+            front.remove(&priority);
+        }
+        self.front_len.fetch_sub(taken.len() as u64, Ordering::Relaxed);
+        taken
+    }
+
     /// Looks at handles of a level in the order in which they would be taken, and takes none.
     pub fn peek_ready(&self, pool: &ChunkPool, priority: u8, out: &mut [u32]) -> usize {
         let mut seen = 0;
@@ -280,34 +303,53 @@ impl Queue {
     }
 
     /// Remembers finished jobs and takes those out of `excess` that fall out of the retention; says how many.
-    /// Called again until it says 0.
+    /// Called again while it fills `excess`. The caller then looks whether the queue
+    /// [was deleted](Self::is_deleted) meanwhile, since nobody else may ever come to trim it.
     pub fn keep_finished(&self, pool: &ChunkPool, handles: &[u32], excess: &mut [u32]) -> usize {
         if !handles.is_empty() {
             push(&self.finished, pool, handles);
-            self.finished_len
-                .fetch_add(handles.len() as u64, Ordering::Relaxed);
         }
-        self.trim_finished(pool, u64::from(self.options.keep_finished), excess)
+        self.trim(pool, u64::from(self.options.keep_finished), handles.len(), excess)
     }
 
     /// Takes finished jobs out of `excess` until at most `keep` are left; says how many this call took.
     pub fn trim_finished(&self, pool: &ChunkPool, keep: u64, excess: &mut [u32]) -> usize {
-        let len = self.finished_len.load(Ordering::Relaxed);
-        let over = len.saturating_sub(keep).min(excess.len() as u64);
-        // Claim the right to evict first, so that two threads do not evict more than there is too much.
-        if over == 0
-            || self
+        self.trim(pool, keep, 0, excess)
+    }
+
+    /// As [`trim_finished`](Self::trim_finished), after `more` were pushed.
+    fn trim(&self, pool: &ChunkPool, keep: u64, more: usize, excess: &mut [u32]) -> usize {
+        // One add, also of nothing, since it sees the latest count and orders those who come here: of a deletion
+        // that trims and one who keeps a job at the same time, either the deletion counts the job, or the other
+        // sees the deletion. AcqRel: who sees a count finds what was counted in the ring.
+        let more = more as u64;
+        let mut len = self.finished_len.fetch_add(more, Ordering::AcqRel) + more;
+        let over = loop {
+            let over = len.saturating_sub(keep).min(excess.len() as u64);
+            if over == 0 {
+                return 0;
+            }
+            // The right to evict first, so that two threads do not evict more than there is too much.
+            match self
                 .finished_len
-                .compare_exchange(len, len - over, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
-        {
-            return 0;
+                .compare_exchange(len, len - over, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => break over as usize,
+                Err(now) => len = now,
+            }
+        };
+        let mut taken = 0;
+        // A pop may stop at the end of a chunk.
+        while taken < over {
+            match self.finished.pop(pool, &mut excess[taken..over]) {
+                0 => break,
+                popped => taken += popped,
+            }
         }
-        let taken = self.finished.pop(pool, &mut excess[..over as usize]);
-        if (taken as u64) < over {
-            // Another thread has counted handles that it has yet to push; it will come round itself.
+        if taken < over {
+            debug_assert!(false, "what is counted is in the ring");
             self.finished_len
-                .fetch_add(over - taken as u64, Ordering::Relaxed);
+                .fetch_add((over - taken) as u64, Ordering::AcqRel);
         }
         taken
     }

@@ -12,8 +12,10 @@ use super::queue::QueueId;
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
+use super::strays::Strays;
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::JobId;
+use crate::base::limits::QUEUES_MAX;
 use crate::log::{LogPosition, Recovered};
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes;
@@ -44,12 +46,15 @@ pub(super) struct Recovery {
     /// Where the record that is being read stands (raw).
     at: u64,
     keys: Vec<PendingKey>,
+    pub(super) strays: Strays,
     /// Slots at or above this never held a job.
     pub(super) fresh_from: u32,
     pub(super) generation_high: u32,
     /// Records that make no sense although their checksum holds; kept for the report.
     pub(super) senseless: Vec<String>,
     pub(super) records: u64,
+    /// The latest time that a record was written at, in milliseconds since the Unix epoch.
+    pub(super) latest_ms: u64,
     /// The log was written with more slots than there are now: how many it takes at least.
     pub(super) slots_needed: Option<u32>,
 }
@@ -67,10 +72,12 @@ impl Recovery {
             told: Vec::new(),
             at: 0,
             keys: Vec::new(),
+            strays: Strays::default(),
             fresh_from: 0,
             generation_high: 0,
             senseless: Vec::new(),
             records: 0,
+            latest_ms: 0,
             slots_needed: None,
         }
     }
@@ -79,6 +86,7 @@ impl Recovery {
     pub(super) fn visit(&mut self, record: Recovered<'_>) {
         self.records += 1;
         self.at = record.position.raw();
+        self.latest_ms = self.latest_ms.max(record.now_ms);
         if self.read(&record).is_none() {
             self.senseless
                 .push(format!("record at {} of kind {}", record.position, record.kind));
@@ -112,6 +120,9 @@ impl Recovery {
             Kind::Job => self.job(body, body_at)?,
             Kind::Queue => {
                 let mut queue: QueueRecord = codec::decode(body)?;
+                if queue.index as usize >= QUEUES_MAX {
+                    return None;
+                }
                 if let Some(events) = queue.events {
                     self.events.insert(queue.index, events);
                 }
@@ -252,13 +263,15 @@ impl Recovery {
         slot.write(fields);
         slot.publish(word);
         self.orders.remove(&number);
+        self.strays.found(id);
         true
     }
 
     fn reserve(&mut self, entry: &ReserveEntry, now_ms: u64) {
         let id = JobId(entry.id.get());
         let Some((slot, known)) = self.slot(id) else {
-            return;
+            let attempt = entry.attempt.get();
+            return self.strays.saw(id, Phase::Leased, attempt, self.at);
         };
         let queue = slot.queue();
         slot.write_at(now_ms + u64::from(entry.lease_ms.get()));
@@ -273,6 +286,7 @@ impl Recovery {
         for entry in parsed.done {
             let id = JobId(entry.id.get());
             let Some((slot, known)) = self.slot(id) else {
+                self.strays.saw(id, Phase::Done, entry.attempt.get(), self.at);
                 continue;
             };
             let queue = slot.queue();
@@ -301,6 +315,9 @@ impl Recovery {
         use super::queue::Event;
         let id = JobId(entry.id.get());
         let Some((slot, known)) = self.slot(id) else {
+            // Over and forgotten, if it is no phase.
+            let phase = phase_of(entry.phase).unwrap_or(Phase::Free);
+            self.strays.saw(id, phase, entry.attempt.get(), self.at);
             return Some(());
         };
         if entry.phase == Phase::Free as u8 {

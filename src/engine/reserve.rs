@@ -4,7 +4,7 @@ use super::deliver::DeliverySink;
 use super::enqueue::not_fresh;
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
-use super::replay::{Applied, Begun, RequestId};
+use super::replay::{Applied, Begun, RequestId, Sessions};
 use super::slot::{Phase, QUEUED, VOLATILE, id_of};
 use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
@@ -55,13 +55,12 @@ impl Engine {
             Begun::Applied(applied) => return self.replay_reserve(applied, now_ms, sink),
             other => return Err(not_fresh(other)),
         }
-        let done = self.reserve_fresh(queues, jobs_max, lease_ms, request, now_ms, sink);
-        match &done {
-            Ok((_, applied)) if !applied.position.is_none() => self.sessions.finish(request, *applied),
-            // Nothing was handed out, so nothing needs to be remembered.
-            _ => self.sessions.abandon(request),
-        }
-        done.map(|(confirmed, _)| confirmed)
+        let mut request = OpenRequest {
+            sessions: &self.sessions,
+            id: request,
+            applied: None,
+        };
+        self.reserve_fresh(queues, jobs_max, lease_ms, &mut request, now_ms, sink)
     }
 
     fn reserve_fresh(
@@ -69,10 +68,10 @@ impl Engine {
         queues: &[QueueId],
         jobs_max: usize,
         lease_ms: u32,
-        request: RequestId,
+        request: &mut OpenRequest<'_>,
         now_ms: u64,
         sink: &mut dyn DeliverySink,
-    ) -> Result<(Confirmed, Applied), Refusal> {
+    ) -> Result<Confirmed, Refusal> {
         let mut taken = Taken::default();
         let (mut bytes_room, jobs_room) = sink.room();
         let jobs_max = jobs_max.min(jobs_room).min(RESERVE_JOBS_MAX);
@@ -86,28 +85,24 @@ impl Engine {
                 break;
             }
         }
-        let nothing = Applied {
-            position: LogPosition::NONE,
-            volatile: false,
-        };
         if taken.slots.is_empty() {
-            return Ok((self.unlogged(), nothing));
+            return Ok(self.unlogged());
         }
-        let (applied, position) = match self.log_reserve(&taken, request, now_ms) {
+        let (applied, position) = match self.log_reserve(&taken, request.id, now_ms) {
             Ok(logged) => logged,
             Err(error) => {
                 self.put_back(&taken);
                 return Err(log_refusal(error));
             }
         };
+        request.applied = Some(applied);
         let level = self.level_of(&taken);
         self.deliver(&taken, now_ms, sink);
-        let confirmed = Confirmed {
+        Ok(Confirmed {
             level,
             position,
             replayed: false,
-        };
-        Ok((confirmed, applied))
+        })
     }
 
     /// The strongest durability among the queues of what was taken.
@@ -305,7 +300,26 @@ impl Engine {
             if let Some(queue) = queue {
                 queue.put_front(priority, *number);
                 self.wake(queue, 1);
+                self.drop_stale_if_deleted(queue);
             }
+        }
+    }
+}
+
+/// A request under way; its session hears of its end also when a sink panics.
+struct OpenRequest<'a> {
+    sessions: &'a Sessions,
+    id: RequestId,
+    applied: Option<Applied>,
+}
+
+impl Drop for OpenRequest<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match self.applied {
+            Some(applied) if !applied.position.is_none() => self.sessions.finish(self.id, applied),
+            // Nothing was handed out, so nothing needs to be remembered.
+            _ => self.sessions.abandon(self.id),
         }
     }
 }

@@ -32,40 +32,30 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| OpenError::Io { action, path, source }
 }
 
-/// Makes the directory and those above it, as far as they are missing, and brings their names to the disk: what is
-/// synced inside a directory whose own name is lost in a power cut is lost with it.
-fn make_to_last(path: &Path) -> io::Result<()> {
-    let named = path.ancestors().filter(|above| !above.as_os_str().is_empty());
-    let missing: Vec<&Path> = named.take_while(|above| !above.exists()).collect();
-    // Only this user: whoever may cut a mapped file can kill the server with a signal.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for made in &missing {
-        sync_name(made)?;
-    }
-    if missing.is_empty() {
-        // The start that made it may have been killed before it got here. A directory that somebody else made, where
-        // this user may not look around, is that one's affair.
-        match sync_name(path) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
+/// Makes the directory if it is not there, and those that it stands in, with their names on the disk: a log whose
+/// directory a power cut takes away is lost whole.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let is_missing = |path: &&Path| !path.is_dir();
+    let missing = path.ancestors().take_while(is_missing).count();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    // The nearest parent in any case: a start that was killed may have made the directory and not waited.
+    for parent in path.ancestors().skip(1).take(missing.max(1)) {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        match synced {
+            // What was there already may be somebody else's, who does not let this user look around.
+            Err(error) if missing == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
         }
     }
     Ok(())
 }
 
-/// Brings the name of a directory to the disk.
-fn sync_name(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 impl Disk for FileSystem {
     fn lock(&self, path: &Path, to_write: bool) -> Result<Box<dyn DiskDirectory>, OpenError> {
         if to_write {
-            make_to_last(path).map_err(failed("create the log directory", path))?;
+            // Only this user: whoever may cut a mapped file can kill the server with a signal.
+            make_directory(path).map_err(failed("create the log directory", path))?;
         }
         let handle = File::open(path).map_err(failed("open the log directory", path))?;
         let lock_path = path.join(LOCK_NAME);

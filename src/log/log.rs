@@ -6,6 +6,7 @@ use crate::log::config::Room;
 use crate::log::dir::Directory;
 use crate::log::disk::Disk;
 use crate::log::error::LogError;
+use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
 use crate::log::record::{DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody};
@@ -20,8 +21,8 @@ use std::sync::Arc;
 /// A write-ahead log in memory-mapped segments (or in plain memory). Shared by reference between threads.
 pub struct Log {
     pub(super) tail: CachePadded<Tail>,
-    /// Raw position up to which everything is on the disk.
-    pub(super) durable: CachePadded<AtomicU64>,
+    /// How far it is on the disk.
+    pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
@@ -112,8 +113,7 @@ impl Log {
     /// What a record written now knows to be on the disk.
     #[inline]
     pub(super) fn durable_mark(&self) -> LogPosition {
-        // Relaxed: an older value is as true.
-        LogPosition::from_raw(self.durable.load(Ordering::Relaxed))
+        self.durable.mark()
     }
 
     /// Adds `jobs` to the live count of the segment of `position`, which the caller knows to be held already
@@ -139,7 +139,7 @@ impl Log {
     /// old segment is not used again before the copy is durable.
     pub fn release_after(&self, position: LogPosition, jobs: u32, copy_end: LogPosition) {
         match self.segments.by_sequence(position.sequence()) {
-            Some(segment) => segment.release_after(u64::from(jobs), copy_end),
+            Some(segment) => segment.live.release_after(u64::from(jobs), copy_end),
             None => debug_assert!(false, "release in a segment that is gone: {position}"),
         }
     }
@@ -148,7 +148,7 @@ impl Log {
     /// takes a job off its live count afterwards.
     pub fn hold_until(&self, position: LogPosition, end: LogPosition) {
         if let Some(segment) = self.segments.by_sequence(position.sequence()) {
-            segment.hold_until(end);
+            segment.live.hold_until(end);
         }
     }
 

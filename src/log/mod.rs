@@ -9,6 +9,8 @@ pub mod disk;
 mod error;
 mod examine;
 mod file_system;
+#[doc(hidden)]
+pub mod group;
 mod inspect;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;

@@ -8,6 +8,7 @@ use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
 use crate::log::file_system::failed;
+use crate::log::group::GroupCommit;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
@@ -116,7 +117,7 @@ impl Log {
         let start = LogPosition::new(parts.keeper.next_sequence, DATA_START);
         Log {
             tail: CachePadded::new(Tail::new(start)),
-            durable: CachePadded::new(AtomicU64::new(start.raw())),
+            durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
@@ -215,6 +216,7 @@ impl Reading {
             return Err(error);
         }
         self.examined.check_sizes(config)?;
+        self.examined.check_missing(config)?;
         self.start_body().check_room(config)
     }
 
@@ -301,12 +303,13 @@ impl<'a> TakeOver<'a> {
         let path = directory.path().to_owned();
         let spoiled = |action| failed(action, &path);
         directory.remove_unfinished().map_err(spoiled("tidy"))?;
+        // A start that was killed may have given a file its name and not waited for the directory.
+        directory.sync().map_err(spoiled("sync"))?;
         examined.set_aside(&directory)?;
         let Examined {
             used,
             spare,
-            unusable,
-            missing,
+            files,
             verdict,
             ..
         } = &*examined;
@@ -314,36 +317,30 @@ impl<'a> TakeOver<'a> {
             for range in &segment.unreadable {
                 directory.blank(&segment.file, range.clone())?;
             }
-            directory.sync_file(&segment.file)?;
+        }
+        // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
+        // header would be back.
+        for segment in used.iter().map(|segment| &segment.file).chain(spare) {
+            directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
         let log_id = match used.first().map(|segment| segment.header).or(of_spares) {
             Some(header) => header.log_id,
             None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
-        let found = used
-            .iter()
-            .map(|segment| &segment.file)
-            .chain(spare)
-            .chain(unusable);
-        let files = found
-            .map(|segment| segment.number)
-            .chain(missing.iter().copied())
-            .max()
-            .unwrap_or(0);
         let (first, next_sequence) = match used.first() {
             Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
             _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
         };
         // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
-        let capacity = config.segments_max().max(files as usize) + 1;
+        let capacity = config.segments_max().max(*files as usize) + 1;
         let mut this = Self {
             config,
             directory,
             shape: LogShape {
                 log_id,
                 segment_bytes: config.segment_bytes,
-                files,
+                files: *files,
             },
             segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
             spare: Vec::new(),
@@ -358,8 +355,7 @@ impl<'a> TakeOver<'a> {
         for found in spare {
             this.take_spare(found.number)?;
         }
-        let set_aside = unusable.iter().map(|segment| segment.number);
-        for number in set_aside.chain(missing.iter().copied()) {
+        for number in examined.to_replace() {
             let header = SegmentHeader::spare(this.shape);
             let made = this.directory.create(number, config.segment_bytes, &header);
             made.map_err(failed("replace", &this.directory.segment_path(number)))?;
@@ -387,7 +383,7 @@ impl<'a> TakeOver<'a> {
         let (header, found) = (&used.header, &used.file);
         let segment = self.map(found.number)?;
         if keep {
-            if used.is_rebuilt() {
+            if used.has_lost_header() {
                 segment
                     .write_header(header, true)
                     .map_err(failed("write the header of", &found.path))?;

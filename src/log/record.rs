@@ -3,6 +3,7 @@
 //! `FORMAT.md` draws them. Everything is little endian and aligned to 8 bytes.
 
 use crate::base::crc::crc32c;
+use crate::base::limits;
 use crate::log::position::LogPosition;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,6 +16,8 @@ pub(crate) const MAGIC: [u8; 8] = *b"ackringL";
 pub const HEADER_LEN: usize = 32;
 /// Length of a segment's header, in bytes. The first record follows it.
 pub const SEGMENT_HEADER_LEN: usize = 64;
+/// Sequence and boot numbers stay below: so far from the end that none is ever reached by counting on.
+const NUMBERS_END: u32 = 1 << 31;
 /// [`SEGMENT_HEADER_LEN`] as an offset.
 pub(crate) const DATA_START: u32 = SEGMENT_HEADER_LEN as u32;
 
@@ -117,7 +120,23 @@ impl SegmentHeader {
         if header.crc.get() != header.checksum() {
             return Err(HeaderFlaw::Damaged("the segment header's checksum is wrong"));
         }
+        if !header.is_possible() {
+            return Err(HeaderFlaw::Damaged(
+                "the segment header has a number that no log comes to",
+            ));
+        }
         Ok(header)
+    }
+
+    /// Whether the numbers are within what a log may have: what reads them sets memory and disk space aside by them,
+    /// and counts on from them.
+    pub(crate) fn is_possible(&self) -> bool {
+        let is_numbered = self.epoch.get() != 0
+            && (1..NUMBERS_END).contains(&self.boot.get())
+            && self.sequence.get() < NUMBERS_END;
+        (self.is_spare() || is_numbered)
+            && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
+            && self.files.get() <= limits::SEGMENT_FILES_MAX
     }
 
     /// Whether it holds no part of the log.

@@ -183,7 +183,16 @@ impl Recovery {
             };
             self.corruptions
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
+            // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
+            let mut filled_up = bytes.to_vec();
+            filled_up.resize(header.segment_bytes.get() as usize, 0);
+            return self.whole_segment(header, &filled_up, visit);
         }
+        self.whole_segment(header, bytes, visit);
+    }
+
+    fn whole_segment(&mut self, header: &SegmentHeader, bytes: &[u8], visit: &mut dyn FnMut(Recovered<'_>)) {
+        let sequence = header.sequence.get();
         if self
             .boots
             .last()
@@ -212,6 +221,7 @@ impl Recovery {
         };
         let gaps = std::cell::RefCell::new(Vec::<Gap>::new());
         let written_ms = std::cell::Cell::new(*last_ms);
+        let note_before = *note_max;
         let mut has_engine_record = false;
         let on_record = |position: LogPosition, record: CheckedRecord<'_>| {
             boot.pending.append(&mut gaps.borrow_mut());
@@ -248,7 +258,9 @@ impl Recovery {
         let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());
         boot.torn = is_torn || (boot.torn && !gaps.is_empty());
         boot.pending.extend(gaps);
-        if has_engine_record {
+        // A note that no earlier segment tells is kept as well: a start that makes a spare of this one and dies would
+        // leave none.
+        if has_engine_record || *note_max > note_before {
             *kept = Kept {
                 sequence,
                 end: boot.end,

@@ -305,13 +305,15 @@ fn a_boot_that_died_before_its_opening_record_never_was() {
 fn segments_without_records_of_the_engine_are_given_back() {
     let images = [
         Image::boot(1, 1, LogPosition::NONE, &[]).job(),
+        // Its note is higher than what stands before, so it is kept; those behind tell nothing new.
         Image::boot(2, 2, at(1, 1), &[]),
         Image::new(3, 2),
+        Image::new(4, 2),
     ];
     let verdict = accepted(&images, 1, 0, false);
     assert_eq!(
-        (verdict.keep_through, verdict.sequence_max, verdict.end),
-        (1, 3, at(1, 1))
+        (verdict.keep_through, verdict.sequence_max, verdict.end.sequence()),
+        (2, 4, 2)
     );
 }
 

@@ -1,6 +1,6 @@
 //! One segment: its memory, its file, and who still needs it.
 
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::log::position::LogPosition;
 use crate::log::record::{
     CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
@@ -25,9 +25,6 @@ pub(super) struct Segment {
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
     pub(super) live: CachePadded<Live>,
-    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it, or of
-    /// the last step that put other jobs in place of one.
-    barrier: AtomicU64,
 }
 
 impl Segment {
@@ -41,7 +38,6 @@ impl Segment {
             used: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
             live: CachePadded::new(Live::default()),
-            barrier: AtomicU64::new(0),
         }
     }
 
@@ -61,7 +57,7 @@ impl Segment {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
         debug_assert_eq!(self.live.count(), 0, "a segment is retired without live jobs");
-        self.barrier.store(0, Ordering::Relaxed);
+        self.live.begin();
         self.holders.assign(header.sequence.get());
     }
 
@@ -74,22 +70,6 @@ impl Segment {
     pub(super) fn sealed_end(&self) -> Option<u32> {
         let end = self.used.load(Ordering::Acquire);
         (end != u32::MAX).then_some(end)
-    }
-
-    /// Takes jobs off the live count that were copied: the copy must be durable before the original goes.
-    pub(super) fn release_after(&self, jobs: u64, copy_end: LogPosition) {
-        self.hold_until(copy_end);
-        self.live.release(jobs);
-    }
-
-    /// Keeps the segment until everything before `end` is durable. The caller goes on to take a job off the live count.
-    pub(super) fn hold_until(&self, end: LogPosition) {
-        // Relaxed: seen by whoever sees the count that follows.
-        self.barrier.fetch_max(end.raw(), Ordering::Relaxed);
-    }
-
-    pub(super) fn barrier(&self) -> LogPosition {
-        LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
     }
 
     /// Length of the record committed at `offset`, or `None`.

@@ -309,17 +309,15 @@ impl Log {
             if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
-            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Release and
-            // maximum as in the flush, which may be under way.
-            self.durable.fetch_max(
-                LogPosition::new(sequence + 1, DATA_START).raw(),
-                Ordering::Release,
-            );
             if self.directory.is_some() {
                 let header = SegmentHeader::spare(self.shape(keeper.next_number - 1));
                 let written = segment.write_header(&header, true);
                 written.map_err(|error| self.poison("retire a segment", &error))?;
             }
+            // What is retired needs the disk no more: whoever waits for it there waits for nothing. Only now that
+            // the disk says so: a record that carries this mark and survives a power cut which the retired header
+            // does not would make the loss of what was never synced look like damage.
+            self.durable.raise(LogPosition::new(sequence + 1, DATA_START));
             keeper.oldest += 1;
             self.oldest.store(keeper.oldest, Ordering::Release);
             let mut space = self.space.lock();
@@ -333,18 +331,15 @@ impl Log {
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
     /// disk has what the segment's jobs rely on now.
     fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
-        if segment.live.count() != 0 {
-            return false;
-        }
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
-        let passed = if must_be_durable {
-            self.durable()
-        } else {
-            self.advance_prefix()
+        let passed = || {
+            if must_be_durable {
+                self.durable()
+            } else {
+                self.advance_prefix()
+            }
         };
-        // Looked at again: a record committed after the first look has added its jobs before its commit word,
-        // and the walk that passed it has seen that word.
-        passed.sequence() > sequence && segment.live.count() == 0 && self.durable() >= segment.barrier()
+        segment.live.is_passed(sequence, passed, || self.durable())
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.

@@ -1,9 +1,5 @@
-//! Making the log last: the contiguous committed prefix, group commit, and the poison.
-//!
-//! Group commit is leader and follower without a hand-over: whoever wants something on the disk and gets the
-//! flush lock is the leader; the others wait for the lock and mostly find that a leader did their work. The
-//! leader computes the committed prefix *first*, then syncs, then publishes just that prefix, so that a record
-//! committed in between is not called durable by mistake, nor one behind a hole.
+//! Making the log last: the contiguous committed prefix, what a leader of the group commit
+//! ([`group`](crate::log::group)) does with the disk, and the poison.
 
 use crate::base::limits;
 use crate::base::sync::{AtomicU64, Ordering};
@@ -22,8 +18,6 @@ pub type FlushHook = Box<dyn Fn(u32) -> io::Result<()> + Send + Sync>;
 
 /// State of the syncs.
 pub(super) struct Syncer {
-    /// Held by the leader while it talks to the disk.
-    flush: Mutex<()>,
     /// End of the committed prefix as far as anyone has walked.
     prefix: Mutex<LogPosition>,
     /// When the background sync last ran, in milliseconds since the Unix epoch.
@@ -45,7 +39,6 @@ impl Syncer {
     /// For a log whose records begin at `start`.
     pub(super) fn new(start: LogPosition, now_ms: u64) -> Self {
         Self {
-            flush: Mutex::new(()),
             prefix: Mutex::new(start),
             last_ms: AtomicU64::new(now_ms),
             marked: Mutex::new(Mark::default()),
@@ -63,7 +56,7 @@ impl Log {
         if self.directory.is_none() {
             return self.tail();
         }
-        LogPosition::from_raw(self.durable.load(Ordering::Acquire))
+        self.durable.durable()
     }
 
     /// Why the log is poisoned, if it is.
@@ -126,13 +119,11 @@ impl Log {
         if self.directory.is_none() {
             return Ok(self.tail());
         }
-        let wanted = self.tail();
-        let _leading = self.syncer.flush.lock();
-        self.check_poison()?;
-        if self.durable() < wanted {
-            self.flush_prefix()?;
-        }
-        Ok(self.durable())
+        self.durable.sync(
+            self.tail(),
+            || self.check_poison(),
+            |from| self.flush_prefix(from),
+        )
     }
 
     /// Returns when everything before `position` is on the disk. `position` is the end of a committed record; the
@@ -156,9 +147,9 @@ impl Log {
         }
     }
 
-    /// Under the flush lock.
-    fn flush_prefix(&self) -> Result<(), LogError> {
-        let (from, to) = (self.durable(), self.advance_prefix());
+    /// As the leader: brings what is committed behind `from` to the disk and returns its end.
+    fn flush_prefix(&self, from: LogPosition) -> Result<LogPosition, LogError> {
+        let to = self.advance_prefix();
         for sequence in from.sequence()..=to.sequence() {
             let start = if sequence == from.sequence() {
                 from.offset()
@@ -175,10 +166,7 @@ impl Log {
                 flushed.map_err(|error| self.poison("sync the log", &error))?;
             }
         }
-        // Release: whoever sees the new value may confirm what is before it. Maximum, because retiring a segment
-        // moves it too.
-        self.durable.fetch_max(to.raw(), Ordering::Release);
-        Ok(())
+        Ok(to)
     }
 
     fn flush_segment(&self, sequence: u32, start: u32, end: u32) -> io::Result<()> {

@@ -190,10 +190,13 @@ impl Holders {
     }
 }
 
-/// How many jobs need a segment.
+/// How many jobs need a segment, and how far the log must be on the disk before it goes.
 #[derive(Debug, Default)]
 pub struct Live {
     jobs: AtomicU64,
+    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it, or of
+    /// the last step that put other jobs in place of one.
+    barrier: AtomicU64,
 }
 
 impl Live {
@@ -211,9 +214,45 @@ impl Live {
         debug_assert!(before >= jobs, "a segment's live count went below zero");
     }
 
+    /// As [`release`](Self::release), for jobs that were copied to a record that ends at `copy_end`: the copy must
+    /// be durable before the original goes.
+    pub fn release_after(&self, jobs: u64, copy_end: LogPosition) {
+        self.hold_until(copy_end);
+        self.release(jobs);
+    }
+
+    /// Keeps the segment until everything before `end` is durable. The caller takes a job off the count afterwards.
+    pub fn hold_until(&self, end: LogPosition) {
+        // Relaxed: the Release of the count that follows carries it to whoever finds nothing left.
+        self.barrier.fetch_max(end.raw(), Ordering::Relaxed);
+    }
+
     /// The count. Acquire: at zero, every release's reads are over.
     #[inline]
     pub fn count(&self) -> u64 {
         self.jobs.load(Ordering::Acquire)
+    }
+
+    /// The segment, retired until now, gets its next place in the log.
+    pub fn begin(&self) {
+        // Relaxed: nobody finds the segment before its holders' word is assigned.
+        self.barrier.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether nothing needs segment `sequence` any more, pins aside: every record is committed (`passed` gives the
+    /// end of those that are, or of those on the disk), no job is live, and `durable` has reached what the
+    /// segment's jobs rely on now.
+    pub fn is_passed(
+        &self,
+        sequence: u32,
+        passed: impl FnOnce() -> LogPosition,
+        durable: impl FnOnce() -> LogPosition,
+    ) -> bool {
+        // Looked at again behind the walk: a record committed after the first look has added its jobs before its
+        // commit word, and the walk that passed it has seen that word.
+        self.count() == 0
+            && passed().sequence() > sequence
+            && self.count() == 0
+            && durable() >= LogPosition::from_raw(self.barrier.load(Ordering::Relaxed))
     }
 }

@@ -71,6 +71,16 @@ impl<N: Net> Machine<N> {
         self.reactors[reactor].step(now_ms, budget)
     }
 
+    /// Whether others have told a reactor something that it has not looked at; one that sleeps has been woken then.
+    pub fn has_messages(&self, reactor: usize) -> bool {
+        self.reactors[reactor].has_messages()
+    }
+
+    /// A queue with ready jobs for which somebody waits. When every reactor sleeps there is none.
+    pub fn overlooked(&self) -> Option<QueueId> {
+        self.reactors.iter().find_map(Reactor::overlooked)
+    }
+
     /// Whether somebody rang for the flusher since this was last asked.
     pub fn is_flush_wanted(&self) -> bool {
         self.hub.flush_bell.take()

@@ -92,9 +92,8 @@ impl Server {
     /// [`StartError`], one line each; nothing was changed on disk then.
     pub fn open(engine: EngineConfig, config: ServerConfig) -> Result<(Self, RecoverySummary), StartError> {
         let listeners = Listeners::bind(&config)?;
-        let clock = Clock::start();
-        let (engine, summary) = Engine::open(engine, clock.now_ms())?;
-        let server = Self::begin(Arc::new(engine), config, listeners, clock)?;
+        let (engine, summary) = Engine::open(engine, Clock::start().now_ms())?;
+        let server = Self::begin(Arc::new(engine), config, listeners)?;
         Ok((server, summary))
     }
 
@@ -105,15 +104,11 @@ impl Server {
     /// [`StartError`].
     pub fn start(engine: Arc<Engine>, config: ServerConfig) -> Result<Self, StartError> {
         let listeners = Listeners::bind(&config)?;
-        Self::begin(engine, config, listeners, Clock::start())
+        Self::begin(engine, config, listeners)
     }
 
-    fn begin(
-        engine: Arc<Engine>,
-        config: ServerConfig,
-        listeners: Listeners,
-        clock: Clock,
-    ) -> Result<Self, StartError> {
+    fn begin(engine: Arc<Engine>, config: ServerConfig, listeners: Listeners) -> Result<Self, StartError> {
+        let clock = Clock::start().not_before(engine.opened_ms());
         let local_addr = listeners.local_addr();
         let mut listeners = Some(listeners);
         let mut nets = Vec::new();

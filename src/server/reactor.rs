@@ -14,6 +14,7 @@ use super::desk::Desk;
 use super::hub::{Hub, Stage};
 use super::net::{Net, NetStream, Ready};
 use crate::base::code::{ErrorCode, Refusal};
+use crate::engine::QueueId;
 use crossbeam::queue::SegQueue;
 use std::collections::VecDeque;
 use std::io;
@@ -164,11 +165,21 @@ impl<N: Net> Reactor<N> {
             })
     }
 
-    fn has_messages(&self) -> bool {
+    /// Whether others have told it something that it has not looked at.
+    pub(super) fn has_messages(&self) -> bool {
         let mailbox = self.hub.doors.of(self.index);
         let disk_is_further = !self.holding.is_empty() && !mailbox.waits_for_disk.load(Ordering::Acquire);
         let is_told = !mailbox.batons.is_empty() || !self.arrivals[self.index].is_empty();
         is_told || disk_is_further || self.hub.stage() != self.stage
+    }
+
+    /// A queue that has ready jobs although somebody stands in line for them here.
+    pub(super) fn overlooked(&self) -> Option<QueueId> {
+        let has_jobs = |queue: &QueueId| {
+            let stats = self.hub.engine.queue_stats(*queue);
+            stats.is_ok_and(|stats| stats.counts.ready > 0 && !stats.paused)
+        };
+        self.desk.waiters.queues().find(has_jobs)
     }
 
     /// Begins to end when the server does.

@@ -141,6 +141,13 @@ impl Waiters {
         self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
+    /// The queues at which somebody stands in line.
+    pub(super) fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
+        let mut last = None;
+        let lines = self.lines.keys().map(|(queue, _)| *queue);
+        lines.filter(move |queue| last.replace(*queue) != Some(*queue))
+    }
+
     /// Has a queue looked after, and those in `others` told if this reactor leaves jobs behind.
     pub(super) fn look_after(&mut self, queue: QueueId, others: u64) {
         match self.todo_others.get_mut(&queue) {

@@ -1,7 +1,7 @@
 //! What once went wrong, each under the symptom that it showed.
 
 use crate::world::{Collect, START_MS, World};
-use ackring::engine::{EnqueueReply, QueueId, RequestId};
+use ackring::engine::{DeliveryHead, DeliverySink, EnqueueReply, QueueId, RequestId};
 use ackring::{
     Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions,
     SettleBatch, SettleBuilder, Token,
@@ -556,4 +556,55 @@ fn jobs_of_a_deleted_queue_were_copied_and_counted_again_after_a_restart() {
     assert_eq!(world.state(kept), JobState::Scheduled);
     let counts = world.engine().queue_stats(world.queue("stays")).unwrap().counts;
     assert_eq!((counts.ready, counts.scheduled), (0, 1));
+}
+
+/// Takes some jobs and panics at the next.
+struct Clumsy {
+    taken: Collect,
+    left: usize,
+}
+
+impl DeliverySink for Clumsy {
+    fn room(&self) -> (usize, usize) {
+        (usize::MAX, usize::MAX)
+    }
+
+    fn push(&mut self, head: &DeliveryHead, body: &[u8]) {
+        assert!(self.left > 0, "a clumsy sink");
+        self.left -= 1;
+        self.taken.push(head, body);
+    }
+}
+
+#[test]
+fn jobs_stayed_busy_for_ever_when_a_sink_panicked() {
+    let mut world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let ids: Vec<JobId> = (0..5).map(|n| world.push(queue, &[n])).collect();
+    let mut sink = Clumsy {
+        taken: Collect::new(),
+        left: 2,
+    };
+    let request = numbered(1);
+    let reserve = |sink: &mut dyn DeliverySink| {
+        let now_ms = world.now_ms;
+        world.engine().reserve(&[queue], 5, 0, request, now_ms, sink)
+    };
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reserve(&mut sink)));
+    assert!(panicked.is_err());
+    let counts = world.engine().queue_stats(queue).unwrap().counts;
+    assert_eq!((counts.leased, counts.ready, counts.deliveries), (2, 3, 5));
+    // The answer made again: the deliveries that are still current.
+    let mut again = Collect::new();
+    assert!(reserve(&mut again).unwrap().replayed);
+    assert_eq!(again.jobs, sink.taken.jobs);
+    for job in sink.taken.jobs {
+        assert_eq!(world.ack(job.token), None);
+    }
+    world.crash();
+    let queue = world.queue("q");
+    let rest = world.reserve(queue, 5);
+    let found: Vec<JobId> = rest.iter().map(|job| job.token.id).collect();
+    assert_eq!(found, ids[2..]);
+    assert!(rest.iter().all(|job| job.attempts == 1), "no attempt was used up");
 }

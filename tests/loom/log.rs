@@ -10,16 +10,16 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 /// Header and record size of the models, in bytes.
-const START: u32 = 64;
-const UNIT: u32 = 32;
+pub(super) const START: u32 = 64;
+pub(super) const UNIT: u32 = 32;
 const OLD_EPOCH: u32 = 3;
 
 /// A segment of a few units, each with a commit word and a cell for its body.
-struct Segment {
+pub(super) struct Segment {
     epoch: u32,
     words: Vec<AtomicU64>,
     bodies: Vec<UnsafeCell<u64>>,
-    live: Live,
+    pub(super) live: Live,
 }
 
 // SAFETY: the bodies are touched under the rules that the models check; loom reports any access that is not ordered.
@@ -31,7 +31,7 @@ unsafe impl Send for Segment {}
 
 impl Segment {
     /// Full of records of an earlier use.
-    fn stale(epoch: u32, units: usize) -> Self {
+    pub(super) fn stale(epoch: u32, units: usize) -> Self {
         let word = u64::from(OLD_EPOCH) << 32 | u64::from(UNIT);
         Self {
             epoch,
@@ -41,33 +41,33 @@ impl Segment {
         }
     }
 
-    fn end(&self) -> u32 {
+    pub(super) fn end(&self) -> u32 {
         START + self.words.len() as u32 * UNIT
     }
 
-    fn unit(position: LogPosition) -> usize {
+    pub(super) fn unit(position: LogPosition) -> usize {
         ((position.offset() - START) / UNIT) as usize
     }
 
     #[allow(unsafe_code, reason = "a cell that loom watches")]
-    fn write(&self, position: LogPosition, value: u64) {
+    pub(super) fn write(&self, position: LogPosition, value: u64) {
         // SAFETY: the position was claimed by this thread; loom checks that.
         self.bodies[Self::unit(position)].with_mut(|body| unsafe { *body = value });
     }
 
     #[allow(unsafe_code, reason = "a cell that loom watches")]
-    fn read(&self, position: LogPosition) -> u64 {
+    pub(super) fn read(&self, position: LogPosition) -> u64 {
         // SAFETY: the position was seen committed; loom checks that.
         self.bodies[Self::unit(position)].with(|body| unsafe { *body })
     }
 
-    fn commit(&self, position: LogPosition, value: u64, len: u32) {
+    pub(super) fn commit(&self, position: LogPosition, value: u64, len: u32) {
         self.write(position, value);
         self.live.retain(1);
         commit(&self.words[Self::unit(position)], self.epoch, len);
     }
 
-    fn committed(&self, position: LogPosition) -> Option<u32> {
+    pub(super) fn committed(&self, position: LogPosition) -> Option<u32> {
         committed(&self.words[Self::unit(position)], self.epoch)
     }
 }

@@ -129,9 +129,19 @@ enum NameChange {
     Unlink(String),
 }
 
+/// Called while a sync of a mapping is under way, for what other threads do meanwhile.
+pub struct Meanwhile(Box<dyn FnMut() + Send>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 #[derive(Debug)]
 struct State {
     rng: Rng,
+    meanwhile: Option<Meanwhile>,
     options: SimOptions,
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
@@ -353,6 +363,11 @@ impl State {
         self.inodes[inode]
             .cache
             .write_all_at(&bytes[..fits as usize], offset)?;
+        let end = offset as usize + fits as usize;
+        let written = (offset as usize).div_ceil(SECTOR)..end / SECTOR;
+        self.inodes[inode]
+            .unreadable
+            .retain(|sector| !written.contains(sector));
         if fits < bytes.len() as u64 {
             self.counters.refused_for_space += 1;
             return Err(os_error(rustix::io::Errno::NOSPC));
@@ -417,6 +432,7 @@ impl State {
         self.open_files = 0;
         self.die_at = None;
         self.frozen = None;
+        self.meanwhile = None;
         self.fail_sync_in = None;
     }
 
@@ -513,6 +529,7 @@ impl SimDisk {
     pub fn new(seed: u64, options: SimOptions) -> Self {
         Self(Arc::new(Mutex::new(State {
             rng: Rng(seed),
+            meanwhile: None,
             options,
             inodes: Vec::new(),
             names: BTreeMap::new(),
@@ -571,6 +588,23 @@ impl SimDisk {
         self.state().fail_sync_in.take().is_some()
     }
 
+    /// Until the next crash `act` is called before and after each sync of a mapping, as if by another thread.
+    pub fn set_meanwhile(&self, act: impl FnMut() + Send + 'static) {
+        self.state().meanwhile = Some(Meanwhile(Box::new(act)));
+    }
+
+    fn meanwhile(&self) {
+        // Not under the lock: what is done may call the disk.
+        if self.is_off() {
+            return;
+        }
+        let act = self.state().meanwhile.take();
+        if let Some(mut act) = act {
+            act.0();
+            self.state().meanwhile = Some(act);
+        }
+    }
+
     /// Bytes that all files together may have from now on.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().options.capacity_bytes = bytes;
@@ -598,6 +632,17 @@ impl SimDisk {
         let mut state = self.state();
         let names = vec![false; state.unsynced_names.len()];
         state.power_cut(&names, |_, _, _| Fate::Lost);
+    }
+
+    /// The kernel writes those unsynced sectors, told by name and place, for which `which` says so.
+    pub fn write_back(&self, which: impl Fn(&str, usize) -> bool) {
+        let mut state = self.state();
+        let chosen = state.unsynced().into_iter();
+        for place in chosen.filter(|place| which(&place.name, place.sector)) {
+            let inode = &mut state.inodes[place.inode];
+            let cache = contents(&inode.cache);
+            inode.write_back(&cache, place.sector);
+        }
     }
 
     /// What a power cut now would choose about.
@@ -636,6 +681,7 @@ impl SimDisk {
         });
         Self(Arc::new(Mutex::new(State {
             rng: state.rng.clone(),
+            meanwhile: None,
             options: state.options.clone(),
             inodes: inodes.collect(),
             names: state.names.clone(),
@@ -676,6 +722,20 @@ impl SimDisk {
         if offset < inode.platter.len() {
             inode.platter[offset] = bytes[offset];
         }
+    }
+
+    /// Puts other bytes into a file at rest.
+    pub fn replace(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let inode = state.find(name).unwrap();
+        state.inodes[inode] = Inode::new(bytes);
+    }
+
+    /// Takes a file away at rest.
+    pub fn take_away(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.synced_names.remove(name);
     }
 
     /// Reading the sector fails from now on.
@@ -850,8 +910,12 @@ impl DiskFile for SimFile {
 
 impl RangeSync for SimMapping {
     fn sync_range(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.disk.meanwhile();
         let mut state = self.disk.state();
         state.begin(self.life)?;
-        state.sync(self.inode, offset, offset + len)
+        let result = state.sync(self.inode, offset, offset + len);
+        drop(state);
+        self.disk.meanwhile();
+        result
     }
 }

@@ -6,3 +6,43 @@
 )]
 
 mod disk;
+mod log_damage;
+mod log_exhaustive;
+mod log_random;
+mod log_symptoms;
+mod log_world;
+mod runs;
+
+// The server's part.
+#[cfg(feature = "server")]
+mod actor;
+#[cfg(feature = "server")]
+mod cast;
+#[cfg(feature = "server")]
+mod life;
+#[cfg(feature = "server")]
+mod net;
+#[cfg(feature = "server")]
+mod oracle;
+#[cfg(feature = "server")]
+mod plain;
+#[cfg(feature = "server")]
+mod plan;
+#[cfg(feature = "server")]
+mod rng;
+#[cfg(feature = "server")]
+mod run;
+#[cfg(feature = "server")]
+mod smoke;
+#[cfg(feature = "server")]
+mod tally;
+#[cfg(feature = "server")]
+mod trace;
+#[cfg(feature = "server")]
+mod trouble;
+#[cfg(feature = "server")]
+mod users;
+#[cfg(feature = "server")]
+mod weather;
+#[cfg(feature = "server")]
+mod world;

@@ -4,6 +4,7 @@
 //! not at all; buffers are small; a connection ends in the middle of anything, and its two ends learn of that at
 //! different times. What the server is told of readiness is what an edge-triggered poll tells it, no more.
 
+use crate::disk::SimDisk;
 use crate::rng::Rng;
 use ackring::server::machine::{Net, NetStream, Ready, Wake};
 use std::cell::RefCell;
@@ -77,8 +78,7 @@ struct Pipe {
 
 impl Pipe {
     fn room(&self) -> usize {
-        self.capacity
-            .saturating_sub(self.sent.len() + self.arrived.len())
+        self.capacity.saturating_sub(self.sent.len() + self.arrived.len())
     }
 
     fn has_news(&self) -> bool {
@@ -140,6 +140,10 @@ struct Fabric {
     counts: NetCounts,
     /// Whether the network misbehaves.
     faulty: bool,
+    /// The machine that the server runs on: what it writes after it stopped was never written.
+    machine: SimDisk,
+    /// Writes of the server until the machine stops.
+    die_in: Option<u64>,
 }
 
 /// What a client's read brings.
@@ -156,7 +160,8 @@ pub enum Read {
 pub struct SimNet(Rc<RefCell<Fabric>>);
 
 impl SimNet {
-    pub fn new(seed: u64) -> Self {
+    /// A network for a server on the machine with that disk.
+    pub fn new(seed: u64, machine: SimDisk) -> Self {
         Self(Rc::new(RefCell::new(Fabric {
             rng: Rng::new(seed, "net"),
             now_ms: 0,
@@ -168,7 +173,14 @@ impl SimNet {
             news: Vec::new(),
             counts: NetCounts::default(),
             faulty: true,
+            machine,
+            die_in: None,
         })))
+    }
+
+    /// The machine stops at the server's write that is `writes` from now (1: the next).
+    pub fn die_in(&self, writes: u64) {
+        self.0.borrow_mut().die_in = Some(writes);
     }
 
     pub fn counts(&self) -> NetCounts {
@@ -180,7 +192,10 @@ impl SimNet {
         let mut fabric = self.0.borrow_mut();
         fabric.faulty = faulty;
         if !faulty {
-            fabric.links.values_mut().for_each(|link| link.stalled_until_ms = 0);
+            fabric
+                .links
+                .values_mut()
+                .for_each(|link| link.stalled_until_ms = 0);
         }
     }
 
@@ -344,6 +359,7 @@ impl SimNet {
     pub fn server_died(&self, quietly: bool) {
         let mut fabric = self.0.borrow_mut();
         fabric.listening = false;
+        fabric.die_in = None;
         fabric.backlog.clear();
         fabric.news.iter_mut().for_each(BTreeSet::clear);
         let ids: Vec<u64> = fabric.links.keys().copied().collect();
@@ -357,6 +373,8 @@ impl SimNet {
             link.watched = None;
             let lost = link.down.reset(rng, false);
             counts.answers_lost += u64::from(lost > 0 && link.client_open);
+            // Its last words come before anything that happens in another life.
+            link.down.arrived.extend(link.down.sent.drain(..));
             link.up.reset(rng, true);
             link.notice = None;
             if quietly && link.client_open {
@@ -365,16 +383,6 @@ impl SimNet {
             }
             fabric.collect(id);
         }
-    }
-
-    /// Whether anything is on its way or unread.
-    pub fn is_idle(&self) -> bool {
-        let fabric = self.0.borrow();
-        fabric.backlog.is_empty()
-            && fabric
-                .links
-                .values()
-                .all(|link| !link.up.can_move() && !link.down.can_move() && !link.pressed && link.notice.is_none())
     }
 }
 
@@ -392,6 +400,17 @@ impl Link {
 }
 
 impl Fabric {
+    /// A write of the server begins; it may be the one at which the machine stops.
+    fn count_down(&mut self) {
+        if let Some(left) = &mut self.die_in {
+            *left -= 1;
+            if *left == 0 {
+                self.die_in = None;
+                self.machine.stop();
+            }
+        }
+    }
+
     fn tell(&mut self, id: u64) {
         if let Some(link) = self.links.get(&id)
             && let Some((reactor, _)) = link.watched
@@ -522,12 +541,18 @@ impl Fabric {
 
     /// The end of a lost connection that did not know learns of it.
     fn notice(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some((end, _)) = link.notice.take() else { return };
-        let pipe = match end {
-            End::Server => &mut link.up,
-            End::Client => &mut link.down,
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
         };
+        let Some((end, _)) = link.notice.take() else {
+            return;
+        };
+        let (pipe, other) = match end {
+            End::Server => (&mut link.up, &mut link.down),
+            End::Client => (&mut link.down, &mut link.up),
+        };
+        // What it wrote meanwhile comes behind bytes that were lost, so it never comes.
+        other.sent.clear();
         pipe.reset(&mut self.rng, true);
         self.tell(id);
     }
@@ -657,6 +682,10 @@ impl NetStream for ServerEnd {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut fabric = self.net.0.borrow_mut();
+        fabric.count_down();
+        if fabric.machine.is_off() {
+            return Ok(bytes.len());
+        }
         interrupt(&mut fabric)?;
         let presses = fabric.faulty && fabric.rng.per_mille(60);
         let Fabric {
@@ -693,7 +722,9 @@ impl NetStream for ServerEnd {
 
     fn finish_writing(&self) {
         let mut fabric = self.net.0.borrow_mut();
-        if let Some(link) = fabric.links.get_mut(&self.id) {
+        if !fabric.machine.is_off()
+            && let Some(link) = fabric.links.get_mut(&self.id)
+        {
             link.down.close.get_or_insert(Close::Fin);
         }
     }
@@ -711,10 +742,16 @@ fn interrupt(fabric: &mut Fabric) -> io::Result<()> {
 impl Drop for ServerEnd {
     fn drop(&mut self) {
         let mut fabric = self.net.0.borrow_mut();
-        let Fabric { rng, links, .. } = &mut *fabric;
+        let Fabric {
+            rng, links, machine, ..
+        } = &mut *fabric;
         let Some(link) = links.get_mut(&self.id) else {
             return;
         };
+        if machine.is_off() {
+            // What becomes of it is said when the machine's end is.
+            return;
+        }
         if !std::mem::replace(&mut link.server_open, false) {
             return;
         }

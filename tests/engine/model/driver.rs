@@ -4,11 +4,13 @@ use super::reference::{Job, KeyUse, Model, QueueModel, Settled};
 use super::source::Rng;
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+use ackring::log::disk::Disk;
 use ackring::{
     Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, ItemError, JobId, JobOptions, JobState,
     JobStatus, QueueOptions, Refusal, SettleBatch, SettleBuilder, Token, Verb,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A job to be enqueued, as drawn.
 #[derive(Clone)]
@@ -74,7 +76,8 @@ pub struct Driver {
     rng: Rng,
     engine: Option<Engine>,
     config: EngineConfig,
-    _directory: tempfile::TempDir,
+    /// Removed with the driver; none on a simulated disk.
+    _directory: Option<tempfile::TempDir>,
     now_ms: u64,
     model: Model,
     tokens: Vec<Token>,
@@ -97,10 +100,20 @@ impl Drop for Driver {
 const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
-    pub fn new(mut rng: Rng) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    #[allow(dead_code, reason = "a simulation brings its own disk")]
+    pub fn new(rng: Rng) -> Self {
+        Self::on(rng, None)
+    }
+
+    /// As [`new`](Self::new), on another disk than the file system.
+    pub fn on(mut rng: Rng, disk: Option<Arc<dyn Disk>>) -> Self {
+        let temporary = disk.is_none().then(|| tempfile::tempdir().unwrap());
+        let directory = temporary
+            .as_ref()
+            .map_or("log".into(), |made| made.path().to_owned());
         let config = EngineConfig {
-            directory: Some(directory.path().to_owned()),
+            directory: Some(directory),
+            disk,
             slots: rng.pick(&[96, 200, 600]),
             segment_bytes: 64 * 1024,
             log_bytes_max: rng.pick(&[12, 16, 40]) * 64 * 1024,
@@ -111,7 +124,7 @@ impl Driver {
             rng,
             engine: None,
             config,
-            _directory: directory,
+            _directory: temporary,
             now_ms: START_MS,
             model: Model::default(),
             tokens: Vec::new(),

@@ -1,0 +1,139 @@
+//! What the simulation of the log found, each as a short story.
+
+use crate::disk::{SimDisk, SimOptions};
+use ackring::log::{Log, LogConfig, OpenError, Room};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn config(disk: &SimDisk, segments: u64) -> LogConfig {
+    LogConfig {
+        directory: Some(PathBuf::from("/sim")),
+        segment_bytes: 4096,
+        log_bytes_max: segments * 4096,
+        disk: disk.handle(),
+        ..LogConfig::default()
+    }
+}
+
+/// Opens and gives back the first number of each record.
+fn open(disk: &SimDisk, segments: u64) -> Result<(Log, Vec<u64>), OpenError> {
+    let mut numbers = Vec::new();
+    let (log, _) = Log::open(config(disk, segments), NOW_MS, &mut |record| {
+        numbers.push(u64::from_le_bytes(*record.body.first_chunk().unwrap()));
+    })?;
+    Ok((log, numbers))
+}
+
+fn append(log: &Log, number: u64, len: usize, live: u32) {
+    let mut claim = log.claim(len, Room::Migrate).unwrap();
+    claim.put(&number.to_le_bytes());
+    claim.commit(1, 0, NOW_MS, live);
+}
+
+/// Fills the segment under the tail and begins the next one.
+fn roll(log: &Log, number: u64) {
+    let sequence = log.tail().sequence();
+    while log.tail().sequence() == sequence {
+        append(log, number, 1024, 0);
+    }
+}
+
+#[test]
+fn a_record_written_while_a_segment_is_retired_does_not_make_a_power_cut_look_like_damage() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let log = Arc::new(open(&disk, 8).unwrap().0);
+    log.set_recycles_unsynced(true);
+    roll(&log, 1);
+    // Another thread appends while the header of the retired segment is on its way to the disk. What it wrote is
+    // written back by the kernel; the header is not.
+    let weak = Arc::downgrade(&log);
+    let mut calls = 0;
+    let disk_of_hook = disk.clone();
+    disk.set_meanwhile(move || {
+        calls += 1;
+        if let (1, Some(log)) = (calls, weak.upgrade()) {
+            append(&log, 2, 64, 1);
+            disk_of_hook.write_back(|name, _| name != "00000001.segment");
+            disk_of_hook.stop();
+        }
+    });
+    log.step(NOW_MS, 1);
+    assert!(disk.is_off());
+    drop(log);
+    disk.crash_power_losing_all();
+    let (_, numbers) = open(&disk, 8).unwrap();
+    assert!(numbers.contains(&2), "the kernel had written it: {numbers:?}");
+}
+
+#[test]
+fn a_segment_file_whose_name_was_not_synced_is_not_lost_after_a_kill_and_a_power_cut() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (log, _) = open(&disk, 8).unwrap();
+    append(&log, 1, 64, 1);
+    // Up to the moment at which a new file has its name, and the directory is not synced: made, written twice,
+    // synced, renamed.
+    disk.die_in(6);
+    log.step(NOW_MS, 1);
+    assert!(disk.is_off());
+    assert_eq!(disk.unsynced_names(), 2);
+    drop(log);
+    disk.crash_kill();
+    // The next start finds the file, uses it, and syncs what it wrote there.
+    let (log, _) = open(&disk, 8).unwrap();
+    roll(&log, 2);
+    log.sync().unwrap();
+    drop(log);
+    disk.crash_power_losing_all();
+    let (_, numbers) = open(&disk, 8).unwrap();
+    assert!(numbers.contains(&2), "{numbers:?}");
+}
+
+#[test]
+fn a_segment_that_was_retired_in_the_cache_only_does_not_come_back() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (log, _) = open(&disk, 8).unwrap();
+    log.step(NOW_MS, 8);
+    append(&log, 1, 512, 0);
+    // A writer that died in the middle: a hole, which the next start accepts and lists.
+    let claim = log.claim(512, Room::Migrate).unwrap();
+    append(&log, 2, 64, 0);
+    disk.stop();
+    drop(claim);
+    drop(log);
+    disk.crash_kill();
+    let (log, _) = open(&disk, 8).unwrap();
+    append(&log, 3, 64, 0);
+    log.sync().unwrap();
+    // Its segment is retired, and the process killed before the header is on the disk.
+    disk.die_in(1);
+    log.step(NOW_MS, 1);
+    assert!(disk.is_off());
+    drop(log);
+    disk.crash_kill();
+    // The list goes with the next segment, too.
+    let (log, _) = open(&disk, 8).unwrap();
+    roll(&log, 4);
+    log.sync().unwrap();
+    while log.oldest().unwrap().sequence < log.tail().sequence() {
+        assert!(log.step(NOW_MS, 1) > 0);
+    }
+    drop(log);
+    disk.crash_power_losing_all();
+    let (_, numbers) = open(&disk, 8).unwrap();
+    assert!(!numbers.contains(&1), "{numbers:?}");
+}
+
+#[test]
+fn a_log_of_many_segments_is_opened_with_few_files_open_at_once() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (log, _) = open(&disk, 200).unwrap();
+    (0..150).for_each(|number| roll(&log, number));
+    drop(log);
+    disk.crash_kill();
+    let (_, numbers) = open(&disk, 200).unwrap();
+    assert!(numbers.len() > 150 && disk.names().len() > 150);
+    let most = disk.counters().open_files_max;
+    assert!(most <= 4, "{most} files were open at once");
+}
