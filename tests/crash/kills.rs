@@ -1,6 +1,7 @@
 //! `kill -9` at moments drawn from the seed, under full load.
 
 use super::cli::{self, Home, Server};
+use super::ledger::Wrong;
 use super::load::Load;
 use super::seed::{self, Random};
 use super::table::Sets;
@@ -48,7 +49,7 @@ fn kill_9_under_load_loses_and_repeats_nothing_that_was_confirmed() {
         random: Random::part(seed, u64::MAX),
         tally: Tally::default(),
     };
-    run.to_its_end();
+    run.go_through();
     let Tally {
         sets,
         kills,
@@ -79,7 +80,7 @@ impl Run {
         )
     }
 
-    fn to_its_end(&mut self) {
+    fn go_through(&mut self) {
         let mut server = self.serve();
         let load = Load::start(self.home.address(), self.seed, Durability::Written);
         let ledger = &load.shared.ledger;
@@ -147,9 +148,10 @@ impl Run {
             };
             self.tally.attempts_checked += 1;
             if let Some(what) = what.filter(|_| ledger.must_exist(stamp)) {
-                ledger.violation(format!(
-                    "job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}"
-                ));
+                ledger.violation(
+                    Wrong::Other,
+                    format!("job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}"),
+                );
             }
         }
     }

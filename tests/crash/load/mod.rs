@@ -3,7 +3,7 @@
 mod producers;
 mod workers;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Wrong};
 use super::seed::Random;
 use ackring::client::{Client, ClientConfig, ClientError, QueueHandle, Reconnect};
 use ackring::{Backoff, Durability, ErrorCode, QueueOptions};
@@ -293,7 +293,7 @@ impl Shared {
                 if matches!(refusal.code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned) => {}
             other => self
                 .ledger
-                .violation(format!("an error that nobody expects: {other}")),
+                .violation(Wrong::Other, format!("an error that nobody expects: {other}")),
         }
     }
 }
