@@ -28,6 +28,7 @@ mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod generations;
 pub mod journal;
 mod loss;
 mod loss_report;
@@ -61,10 +62,11 @@ pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::log::{Log, LogError, LogPosition};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::log::{Log, LogError, LogPosition, SegmentInfo};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
+use generations::Generations;
 use parking_lot::Mutex;
 use queue::Queue;
 use registry::Registry;
@@ -72,9 +74,6 @@ use replay::{Applied, Sessions};
 use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use timer::Wheel;
-
-/// Generations that are logged as in use at a time, a power of two.
-const GENERATIONS_TOLD: u32 = 1 << 16;
 
 /// Called after jobs became ready in a queue for which somebody waits: the queue, the bits of those who wait, and
 /// how many jobs there are.
@@ -86,7 +85,8 @@ pub struct Confirmed {
     /// The level that is reached, for [`Durability::Synced`] only once [`Engine::durable`] has reached
     /// `position`.
     pub level: Durability,
-    /// The end of the record, where there is one in the durable log.
+    /// The end of the record, where there is one in the durable log; a place inside it where `replayed`. Once
+    /// [`Engine::durable`] is as far, the record is on the disk.
     pub position: Option<LogPosition>,
     /// Whether the request had been carried out before and this is its answer made again.
     pub replayed: bool,
@@ -114,10 +114,7 @@ pub struct Engine {
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
     opened_ms: u64,
-    /// The log says that generations up to this one are in use; 0 for nothing said yet.
-    generation_told: AtomicU32,
-    /// The segment in which it says so last.
-    generation_told_in: AtomicU32,
+    generations: Generations,
 }
 
 impl Engine {
@@ -171,6 +168,18 @@ impl Engine {
         (self.durable.segments_in_use(), self.volatile.segments_in_use())
     }
 
+    /// The segments in use of the durable log and of the memory of jobs that are not logged, from the oldest on: for
+    /// tests that look for segments held by nobody.
+    #[doc(hidden)]
+    pub fn segments(&self) -> [Vec<SegmentInfo>; 2] {
+        [&self.durable, &self.volatile].map(|log| {
+            let first = log.oldest().map_or(1, |oldest| oldest.sequence);
+            (first..=log.tail().sequence())
+                .filter_map(|sequence| log.segment_info(sequence))
+                .collect()
+        })
+    }
+
     /// Whether any request of that session is remembered.
     pub fn knows_session(&self, session: u128) -> bool {
         self.sessions.knows(session)
@@ -221,59 +230,6 @@ impl Engine {
         }
     }
 
-    /// Notes that generations up to `generation` are in use. Each time another 2^16 are begun it logs that, and waits
-    /// for the disk: ids of jobs that leave no trace, in a power cut for one, must not be given out again.
-    fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        self.slab.raise_generation(generation);
-        let told = self.generation_told.load(Ordering::Relaxed);
-        if told != 0 && !slab::is_newer(generation, told) {
-            return Ok(());
-        }
-        self.tell_generation(generation, now_ms)
-    }
-
-    /// Tells of the next generations before they are begun, so that nobody has to wait for that.
-    fn tell_generations_ahead(&self, now_ms: u64) {
-        let told = self.generation_told.load(Ordering::Relaxed);
-        let high = self.slab.generation_high();
-        let soon = high.wrapping_add(GENERATIONS_TOLD / 2);
-        // A start that gives out no id uses up none, however often it comes.
-        if told != 0 && !slab::is_newer(high, told) && slab::is_newer(soon, told) {
-            // Whoever begins them tries again, and hears of the error.
-            let _ = self.tell_generation(told.wrapping_add(1), now_ms);
-        }
-    }
-
-    /// Logs that generations up to `generation`, rounded up, are in use, and waits for the disk.
-    #[cold]
-    fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        let high = generation | (GENERATIONS_TOLD - 1);
-        self.durable.set_segment_note(u64::from(high));
-        let body = u64::from(high).to_le_bytes();
-        let (at, end) = self.append(
-            journal::Kind::Generation,
-            0,
-            &body,
-            crate::log::Room::Settle,
-            now_ms,
-        )?;
-        self.durable.sync_to(end)?;
-        self.generation_told_in.store(at.sequence(), Ordering::Relaxed);
-        // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
-        self.generation_told.store(high, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Tells again of the generations in use if a segment up to `sequence` tells of them last; the segments go only
-    /// when the disk has it elsewhere.
-    fn repeat_generation(&self, sequence: u32, now_ms: u64) -> Result<(), LogError> {
-        let told = self.generation_told.load(Ordering::Relaxed);
-        if told == 0 || self.generation_told_in.load(Ordering::Relaxed) > sequence {
-            return Ok(());
-        }
-        self.tell_generation(told, now_ms)
-    }
-
     /// Appends a small record to the durable log; returns where it stands and where it ends.
     fn append(
         &self,
@@ -311,7 +267,10 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
+    // A place inside the record: the log is durable up to the end of a record, so this waits for all of it. Where
+    // the record begins, the log may be durable without it.
+    let inside = applied.position.plus(1);
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(inside);
     let level = if position.is_some() {
         Durability::Written
     } else {

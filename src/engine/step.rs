@@ -96,7 +96,9 @@ impl Engine {
                     for (group, (_, bodies_at)) in admitted.iter().zip(&bodies) {
                         self.publish_admitted(&group.1, *bodies_at, now_ms);
                     }
-                    self.keep_settled(&set, &logged);
+                    if !groups.is_empty() {
+                        self.keep_until_durable(&set, logged.end);
+                    }
                     let level = self.apply(&set, now_ms);
                     drop(guards);
                     self.sessions.finish(request, logged.applied());
@@ -125,22 +127,24 @@ impl Engine {
         Err(refused.unwrap_or_else(already_applied))
     }
 
-    /// Keeps the bodies of the jobs that a step ends until the disk has the step. Otherwise a power cut could take
-    /// both: the jobs, as nobody needs their segment any more, and the step that put others in their place.
-    fn keep_settled(&self, set: &ChangeSet<'_>, logged: &Logged) {
-        let Some(end) = logged.end else { return };
-        let done = set.done.iter().map(|(slot, before)| (*slot, *before));
+    /// Jobs that a step ends leave the disk only after the step is on it: a power cut that took the step and the jobs
+    /// that came with it would otherwise find those gone as well.
+    fn keep_until_durable(&self, set: &ChangeSet<'_>, end: Option<LogPosition>) {
+        let Some(end) = end.filter(|_| self.logged) else {
+            return;
+        };
         let changed = set.changes.iter().map(|change| (change.slot, change.before));
-        for (number, before) in done.chain(changed) {
-            if before.flags() & VOLATILE != 0 {
-                continue;
-            }
+        let ended = set.done.iter().copied().chain(changed);
+        for (number, _) in ended.filter(|(_, before)| !before.has(VOLATILE)) {
             let slot = self.slab.slot(number);
-            let mut body = LogPosition::NONE;
-            // Again if it was moved meanwhile: a copy must be kept as well.
-            while body != slot.body() {
-                body = slot.body();
-                self.durable.hold_until(body, end);
+            let mut body = slot.body();
+            loop {
+                self.durable.keep_until(body, end);
+                // The reclaimer may be moving it.
+                match slot.body() {
+                    same if same == body => break,
+                    moved => body = moved,
+                }
             }
         }
     }

@@ -195,7 +195,7 @@ impl Holders {
 pub struct Live {
     jobs: AtomicU64,
     /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it, or of
-    /// the last step that put other jobs in place of one.
+    /// the last step that ended one and brought others.
     barrier: AtomicU64,
 }
 
@@ -217,14 +217,16 @@ impl Live {
     /// As [`release`](Self::release), for jobs that were copied to a record that ends at `copy_end`: the copy must
     /// be durable before the original goes.
     pub fn release_after(&self, jobs: u64, copy_end: LogPosition) {
-        self.hold_until(copy_end);
+        // Relaxed: the Release of the count that follows carries it to whoever finds nothing left.
+        self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
         self.release(jobs);
     }
 
-    /// Keeps the segment until everything before `end` is durable. The caller takes a job off the count afterwards.
-    pub fn hold_until(&self, end: LogPosition) {
-        // Relaxed: the Release of the count that follows carries it to whoever finds nothing left.
-        self.barrier.fetch_max(end.raw(), Ordering::Relaxed);
+    /// What keeps the segment now goes only once the log is durable up to `until`. For whoever is about to release a
+    /// job in it.
+    pub fn keep_until(&self, until: LogPosition) {
+        // Relaxed: as in `release_after`.
+        self.barrier.fetch_max(until.raw(), Ordering::Relaxed);
     }
 
     /// The count. Acquire: at zero, every release's reads are over.
