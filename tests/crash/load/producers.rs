@@ -136,7 +136,12 @@ fn draw(
             let key = format!("key of {stamp}");
             let options = JobOptions {
                 priority: random.below(8) as u8,
-                delay_ms: if random.percent(5) { random.below(300) } else { 0 },
+                // A few for so long that they keep segments from being used again, and are copied out of them.
+                delay_ms: match random.below(1_000) {
+                    0..5 => random.below(2_500),
+                    5..50 => random.below(300),
+                    _ => 0,
+                },
                 key: if keyed { key.as_bytes() } else { b"" },
                 ..JobOptions::default()
             };
