@@ -288,9 +288,7 @@ impl Shared {
             | ClientError::OutcomeUnknown { .. }
             | ClientError::RetryLater(_)
             | ClientError::Closed => {}
-            // What ends a subscription when the disk fails.
-            ClientError::Refused(refusal)
-                if matches!(refusal.code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned) => {}
+            ClientError::Refused(refusal) if refusal.code == ErrorCode::ShuttingDown => {}
             other => self
                 .ledger
                 .violation(Wrong::Other, format!("an error that nobody expects: {other}")),
