@@ -101,6 +101,9 @@ impl Run {
                 ledger.judge(&self.replay());
                 load.resume();
             }
+            if ledger.is_spoiled() {
+                println!("the log is kept in {}", self.keep_log());
+            }
             ledger.judge(&self.replay());
         }
         load.stop().ledger.judge(&self.replay());
@@ -148,11 +151,23 @@ impl Run {
             };
             self.tally.attempts_checked += 1;
             if let Some(what) = what.filter(|_| ledger.must_exist(stamp)) {
-                ledger.violation(
-                    Wrong::Other,
-                    format!("job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}"),
+                let known = ledger.describe(stamp);
+                let text = format!(
+                    "job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}; {known}"
                 );
+                ledger.violation(Wrong::Other, text);
             }
         }
+    }
+
+    /// Copies the log, for `ackring log dump` to tell the history of a job.
+    fn keep_log(&self) -> String {
+        let kept = std::env::temp_dir().join(format!("ackring-kills-{}", self.seed));
+        std::fs::create_dir_all(&kept).unwrap();
+        for entry in std::fs::read_dir(self.home.data()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
+        }
+        kept.display().to_string()
     }
 }

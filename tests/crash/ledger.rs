@@ -183,7 +183,8 @@ impl Ledger {
             wrong
         });
         if let Some((wrong, text)) = wrong {
-            let text = format!("job {stamp} ({}, attempt {attempt}): {text}", token.id);
+            let known = self.describe(stamp);
+            let text = format!("job {stamp} ({}, attempt {attempt}): {text}; {known}", token.id);
             self.violation(wrong, text);
         }
         Some(stamp)
@@ -228,6 +229,11 @@ impl Ledger {
     /// server's answer, as it may have ended meanwhile.
     pub fn must_exist(&self, stamp: u64) -> bool {
         self.with(stamp, |entry| !entry.is_over())
+    }
+
+    /// All that is known of a job.
+    pub fn describe(&self, stamp: u64) -> String {
+        self.with(stamp, |entry| format!("{entry:?}"))
     }
 
     /// Some jobs that reached a worker and are not over: stamp, id and the last attempt.
@@ -321,6 +327,11 @@ impl Ledger {
                 self.violation(Wrong::Other, text);
             }
         }
+    }
+
+    /// Whether something is wrong already.
+    pub fn is_spoiled(&self) -> bool {
+        !self.violations.lock().unwrap().is_empty()
     }
 
     /// Panics with everything that was found.
