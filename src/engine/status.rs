@@ -28,15 +28,23 @@ impl Engine {
     /// What is known of a job; finished ones for as long as their queue keeps them.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`.
+    /// `JOB_NOT_FOUND`; `IN_PROGRESS` while somebody takes long to change it.
     pub fn job(&self, id: JobId) -> Result<JobStatus, Refusal> {
+        let mut changes = false;
         let status = self.slab.get(id.slot()).and_then(|slot| {
-            let (word, fields) = stable(slot)?;
+            let found = stable(slot);
+            // Whoever changes it may wait for the disk, when the log goes on to its next segment.
+            changes = found.is_none();
+            let (word, fields) = found?;
             // Of a deleted queue there may for a moment be jobs that were ending when it was deleted.
             self.registry.live(QueueId(fields.queue)).ok()?;
             (word.generation() == id.generation())
                 .then(|| self.status(id.slot(), slot, word, &fields, false))?
         });
+        if changes {
+            let text = format!("job {id} is being changed at this moment; ask again");
+            return Err(Refusal::new(ErrorCode::InProgress, text));
+        }
         status.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::JobNotFound,
