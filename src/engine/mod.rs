@@ -128,6 +128,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Where the log ends: what was logged so far is on the disk once [`durable`](Self::durable) has reached it. For
+    /// tests.
+    #[doc(hidden)]
+    pub fn log_end(&self) -> LogPosition {
+        self.durable.tail()
+    }
+
     /// Where everything is durable up to: what a `synced` confirmation waits for.
     pub fn durable(&self) -> LogPosition {
         self.durable.durable()
@@ -227,13 +234,16 @@ impl Engine {
         let high = generation | (STEP - 1);
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();
-        self.append(
+        let (_, end) = self.append(
             journal::Kind::Generation,
             0,
             &body,
             crate::log::Room::Settle,
             now_ms,
         )?;
+        // On the disk before any of them is given out: after a power cut the same ids would go to other jobs, and a
+        // worker that still holds one of the old would settle what it never had.
+        self.durable.sync_to(end)?;
         // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
         self.generation_told.store(high, Ordering::Relaxed);
         Ok(())

@@ -33,6 +33,7 @@ impl Engine {
             return Err(OpenError::Config(error.to_string()));
         }
         let mut recovery = Recovery::new(config.slots);
+        let path = config.directory.clone().unwrap_or_default();
         let logged = config.directory.is_some();
         let log_config = LogConfig {
             directory: config.directory,
@@ -111,7 +112,11 @@ impl Engine {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
             let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
+            told.map_err(|error| OpenError::Io {
+                action: "begin the log in",
+                path,
+                source: std::io::Error::other(error),
+            })?;
         }
         summary.finished = engine.keep_recovered(finished);
         summary.queues = engine.registry.all().len() as u64;

@@ -6,6 +6,8 @@
 )]
 
 mod clock;
+#[path = "../sim/disk.rs"]
+mod disk;
 mod life;
 mod limits;
 mod model;

@@ -1,7 +1,9 @@
 //! Draws operations, carries them out on the engine, and holds what comes back against the model.
 
+use super::power::History;
 use super::reference::{Job, KeyUse, Model, QueueModel, Settled};
 use super::source::Rng;
+use crate::disk::{SimDisk, SimOptions};
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
 use ackring::{
@@ -60,28 +62,34 @@ enum Call {
 }
 
 #[derive(Debug, Clone)]
-struct Sent {
+pub(super) struct Sent {
     request: RequestId,
     call: Call,
     ids: Vec<u64>,
     items: Vec<ItemError>,
     tokens: Vec<Token>,
     /// Something of it is in the durable log, so a restart knows it.
-    logged: bool,
+    pub(super) logged: bool,
+    /// After how many entries of the history.
+    pub(super) op: u64,
 }
 
 pub struct Driver {
-    rng: Rng,
-    engine: Option<Engine>,
-    config: EngineConfig,
-    _directory: tempfile::TempDir,
-    now_ms: u64,
-    model: Model,
-    tokens: Vec<Token>,
-    sent: Vec<Sent>,
-    number: u64,
-    drafts: u64,
-    trail: Vec<String>,
+    pub(super) rng: Rng,
+    pub(super) engine: Option<Engine>,
+    pub(super) config: EngineConfig,
+    _directory: Option<tempfile::TempDir>,
+    /// In place of the directory: a disk that loses what was not synced.
+    pub(super) disk: Option<SimDisk>,
+    pub(super) history: History,
+    pub(super) syncs_failed: u64,
+    pub(super) now_ms: u64,
+    pub(super) model: Model,
+    pub(super) tokens: Vec<Token>,
+    pub(super) sent: Vec<Sent>,
+    pub(super) number: u64,
+    pub(super) drafts: u64,
+    pub(super) trail: Vec<String>,
 }
 
 impl Drop for Driver {
@@ -97,10 +105,32 @@ impl Drop for Driver {
 const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
-    pub fn new(mut rng: Rng) -> Self {
+    /// Over files of the system.
+    pub fn new(rng: Rng) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        Self::over(rng, directory.path().to_owned(), None, Some(directory))
+    }
+
+    /// Over a disk that loses what was not synced.
+    #[allow(dead_code, reason = "only where a seed decides")]
+    pub fn on_disk(seed: u64) -> Self {
+        let options = SimOptions {
+            writeback_one_in: [0, 20, 60][(seed % 3) as usize],
+            ..SimOptions::default()
+        };
+        let disk = SimDisk::new(seed, options);
+        Self::over(Rng::from_seed(seed), "/sim".into(), Some(disk), None)
+    }
+
+    fn over(
+        mut rng: Rng,
+        path: std::path::PathBuf,
+        disk: Option<SimDisk>,
+        directory: Option<tempfile::TempDir>,
+    ) -> Self {
         let config = EngineConfig {
-            directory: Some(directory.path().to_owned()),
+            directory: Some(path),
+            disk: disk.as_ref().and_then(SimDisk::handle),
             slots: rng.pick(&[96, 200, 600]),
             segment_bytes: 64 * 1024,
             log_bytes_max: rng.pick(&[12, 16, 40]) * 64 * 1024,
@@ -112,6 +142,9 @@ impl Driver {
             engine: None,
             config,
             _directory: directory,
+            disk,
+            history: History::default(),
+            syncs_failed: 0,
             now_ms: START_MS,
             model: Model::default(),
             tokens: Vec::new(),
@@ -125,31 +158,33 @@ impl Driver {
             let options = driver.draw_options();
             driver.create(format!("q{n}"), options);
         }
+        driver.make_certain();
         driver
     }
 
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
     }
 
-    fn open(&mut self) {
+    pub(super) fn open(&mut self) {
         let (engine, summary) = Engine::open(self.config.clone(), self.now_ms).unwrap();
         assert_eq!(summary.salvaged, Vec::<String>::new());
         self.engine = Some(engine);
     }
 
-    fn note(&mut self, line: String) {
+    pub(super) fn note(&mut self, line: String) {
         self.trail.push(format!("{} {line}", self.now_ms - START_MS));
     }
 
-    fn id(&self, queue: usize) -> QueueId {
+    pub(super) fn id(&self, queue: usize) -> QueueId {
         self.engine().find_queue(&self.model.queues[queue].name).unwrap()
     }
 
     fn draw_options(&mut self) -> QueueOptions {
+        let last_level = self.last_level();
         let rng = &mut self.rng;
         QueueOptions {
-            durability: rng.pick(&[Durability::Memory, Durability::Written, Durability::Written]),
+            durability: rng.pick(&[Durability::Memory, Durability::Written, last_level]),
             lease_ms: rng.pick(&[200, 1_000]),
             max_attempts: rng.pick(&[1, 2, 5]),
             backoff: Backoff::List(rng.pick(&[vec![0], vec![0, 100], vec![50, 500]])),
@@ -176,7 +211,7 @@ impl Driver {
     }
 
     /// Queues that are not deleted; a deleted one keeps its place and has no name.
-    fn queues(&self) -> Vec<usize> {
+    pub(super) fn queues(&self) -> Vec<usize> {
         let named = |queue: &usize| !self.model.queues[*queue].name.is_empty();
         (0..self.model.queues.len()).filter(named).collect()
     }
@@ -214,13 +249,24 @@ impl Driver {
             88..=92 => self.pass(),
             93..=96 => self.tidy(),
             97..=98 => self.crash(),
+            99 if self.disk.is_some() => self.trouble(),
             _ => self.look(),
         }
+        self.take_down();
         if self.rng.one_in(4) {
             self.engine().log_step(self.now_ms, 8);
         }
         if self.rng.one_in(5) {
             self.check();
+        }
+    }
+
+    /// The level that promises most: `synced` means something on a disk that forgets.
+    fn last_level(&self) -> Durability {
+        if self.disk.is_some() {
+            Durability::Synced
+        } else {
+            Durability::Written
         }
     }
 
@@ -320,7 +366,7 @@ impl Driver {
             None,
             None,
             Some(Durability::Memory),
-            Some(Durability::Written),
+            Some(self.last_level()),
         ]);
         let request = self.draw_request();
         let asked = level.unwrap_or(self.model.queues[queue].options.durability);
@@ -343,6 +389,10 @@ impl Driver {
                     asked
                 };
                 assert_eq!(reached, expected, "what is confirmed");
+                if reached == Durability::Synced {
+                    // As the server does before it says so.
+                    self.engine().sync().unwrap();
+                }
                 self.remember(Sent {
                     request,
                     call: Call::Enqueue(queue, drafts, level),
@@ -350,6 +400,7 @@ impl Driver {
                     items: reply.items,
                     tokens: Vec::new(),
                     logged: !volatile,
+                    op: self.history.op + 1,
                 });
             }
             Err(refusal) => self.judge_refusal(&refusal, queue, &drafts),
@@ -396,14 +447,18 @@ impl Driver {
                 .keys
                 .get(&draft.key)
                 .filter(|known| !draft.key.is_empty() && known.expires_ms > self.now_ms)
+                // After a power cut a key that was not synced may be there or not.
+                .filter(|known| !known.is_uncertain || code.is_some())
                 .cloned();
             match known {
                 Some(known) if known.body == body => {
+                    self.model.key_is_there(queue, &draft.key);
                     assert_eq!((code, *id), (Some(ErrorCode::Duplicate), known.id.0));
                     repeats_volatile |= known.volatile;
                     continue;
                 }
                 Some(_) => {
+                    self.model.key_is_there(queue, &draft.key);
                     assert_eq!((code, *id), (Some(ErrorCode::KeyConflict), 0));
                     continue;
                 }
@@ -451,6 +506,8 @@ impl Driver {
                     body,
                     expires_ms: self.now_ms + options.dedupe_window_ms,
                     volatile,
+                    op: self.history.op + 1,
+                    is_uncertain: false,
                 };
                 self.model.queues[queue].keys.insert(draft.key.clone(), known);
             }
@@ -546,6 +603,7 @@ impl Driver {
             items: Vec::new(),
             tokens,
             logged,
+            op: self.history.op + 1,
         });
         if late {
             self.run_timers();
@@ -687,6 +745,7 @@ impl Driver {
                         items,
                         tokens: Vec::new(),
                         logged,
+                        op: self.history.op + 1,
                     });
                 }
             }
@@ -765,6 +824,7 @@ impl Driver {
                     items: reply.items,
                     tokens: Vec::new(),
                     logged: true,
+                    op: self.history.op + 1,
                 });
             }
             Err(refusal) if refusal.code == ErrorCode::StepRefused => {
@@ -831,6 +891,7 @@ impl Driver {
                 items,
                 tokens: Vec::new(),
                 logged,
+                op: self.history.op + 1,
             });
         }
     }
@@ -954,6 +1015,8 @@ impl Driver {
             self.engine().find_queue(&name).unwrap_err().code,
             ErrorCode::QueueNotFound
         );
+        // Whether the deletion is there after a power cut is not what is asked here.
+        self.engine().sync().unwrap();
         let options = self.draw_options();
         for _ in 0..50 {
             let made = self
@@ -966,6 +1029,7 @@ impl Driver {
             }
         }
         self.create(name, options);
+        self.engine().sync().unwrap();
     }
 
     fn shorten(&mut self) {
@@ -1064,7 +1128,13 @@ impl Driver {
         self.check();
     }
 
-    fn run_timers(&mut self) {
+    pub(super) fn run_timers(&mut self) {
+        self.take_down();
+        self.run_due();
+        self.take_down();
+    }
+
+    fn run_due(&mut self) {
         for round in 0..200 {
             while self.engine().timer_step(self.now_ms, 64) > 0 {}
             let overdue = self.model.jobs.values().any(|job| {
@@ -1128,6 +1198,9 @@ impl Driver {
     }
 
     fn crash(&mut self) {
+        if self.disk.is_some() {
+            return self.crash_on_disk();
+        }
         self.note("crash".into());
         self.engine = None;
         if self.rng.one_in(3) {
@@ -1155,7 +1228,7 @@ impl Driver {
         }
     }
 
-    fn list(&self, queue: usize) -> Vec<JobStatus> {
+    pub(super) fn list(&self, queue: usize) -> Vec<JobStatus> {
         let (mut cursor, mut all) = (0, Vec::new());
         loop {
             let page = self
