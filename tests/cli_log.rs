@@ -78,7 +78,7 @@ fn damage_is_found_and_nothing_is_changed() {
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
     let before = snapshot(&home.data());
-    let ran = home.ackring(&["log", "verify", "data", "--json"]).expect(1);
+    let ran = home.ackring(&["log", "verify", "data", "--json"]).expect(5);
     let verdict: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(verdict["ok"], false);
     assert_eq!(verdict["corruptions"].as_array().unwrap().len(), 1, "{verdict}");
@@ -86,7 +86,7 @@ fn damage_is_found_and_nothing_is_changed() {
     // What can be read is shown all the same.
     assert!(
         home.ackring(&["log", "dump", "data"])
-            .expect(1)
+            .expect(5)
             .stdout
             .lines()
             .count()

@@ -8,7 +8,7 @@
 mod log_common;
 
 use ackring::limits::{SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS};
-use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Room, inspect};
+use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Recovered, Room, inspect};
 use log_common::{
     NOW_MS, OwnedRecord, append, durable_config, file_of, flip_bit, open, open_reported, overwrite,
     segment_files, snapshot,
@@ -89,6 +89,40 @@ fn a_hole_that_a_dead_writer_left_hides_nothing_behind_it() {
         );
         append(&log, 9, 0);
     }
+}
+
+/// Who looks for the jobs of a segment finds those behind a hole too, or they would keep it for ever.
+#[test]
+fn records_behind_a_hole_of_a_former_start_were_not_visited() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append(&log, 1, 0);
+    std::mem::forget(log.claim(800, Room::Enqueue).unwrap());
+    append(&log, 2, 0);
+    drop(log);
+    let (log, records) = open(durable_config(&directory));
+    let mut visited = Vec::new();
+    let visit = &mut |record: Recovered<'_>| visited.push(record.position);
+    assert!(log.visit_segment(records[0].position.sequence(), visit));
+    assert_eq!(visited, [records[0].position, records[1].position]);
+}
+
+#[test]
+fn a_hole_of_an_earlier_start_hid_what_is_behind_it_from_the_reclaimer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append(&log, 1, 0);
+    std::mem::forget(log.claim(800, Room::Enqueue).unwrap());
+    append(&log, 2, 0);
+    drop(log);
+    let (log, records) = open(durable_config(&directory));
+    assert_eq!(numbers(&records), [1, 2]);
+    let mut seen = Vec::new();
+    assert!(log.visit_segment(1, &mut |record| seen.push(record.position)));
+    assert_eq!(
+        seen,
+        records.iter().map(|record| record.position).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -285,23 +319,125 @@ fn a_segment_of_another_log_is_refused() {
     append_until(&log, 3);
     drop(log);
     let stranger = file_of(theirs.path(), LogPosition::new(2, 0));
-    std::fs::copy(stranger, ours.path().join("00000099.segment")).unwrap();
+    std::fs::copy(stranger, ours.path().join("00000002.segment")).unwrap();
     assert!(refusal(&ours).to_string().contains("another log"));
 }
 
 #[test]
 fn two_files_with_one_place_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let ends = written(&directory, 10);
-    std::fs::copy(
-        file_of(directory.path(), ends[0]),
-        directory.path().join("00000099.segment"),
-    )
-    .unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append_until(&log, 4);
+    drop(log);
+    let path = directory.path();
+    let [third, first] = [3, 1].map(|sequence| file_of(path, LogPosition::new(sequence, 0)));
+    std::fs::copy(third, first).unwrap();
     assert!(
         refusal(&directory)
             .to_string()
             .contains("another file with the same place")
+    );
+}
+
+/// Numbers were believed as they stood in a name: one file with a date for a name had twenty million others missed,
+/// each with a line of its own, and a salvage would have made them all.
+#[test]
+fn a_stray_file_with_a_large_number_does_not_have_all_below_it_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let ends = written(&directory, 10);
+    let names = [
+        "20231123.segment",
+        "4294967295.segment",
+        "1.segment",
+        "+0000001.segment",
+    ];
+    for name in names {
+        let stray = directory.path().join(name);
+        std::fs::copy(file_of(directory.path(), ends[0]), &stray).unwrap();
+        let report = inspect(directory.path(), &mut |_| ()).unwrap();
+        assert_eq!(
+            report.corruptions.len(),
+            1,
+            "{name}: {:?}",
+            report.corruptions.first()
+        );
+        assert_corrupt(&refusal(&directory), 0, &stray);
+        let salvage = LogConfig {
+            salvage: true,
+            ..durable_config(&directory)
+        };
+        let (_, records, _) = open_reported(salvage);
+        assert_eq!(numbers(&records), (0..10).collect::<Vec<_>>());
+        assert!(!stray.exists(), "{name} was set aside");
+        assert!(segment_files(directory.path()).len() < 10);
+        open(durable_config(&directory));
+    }
+}
+
+/// The salvage filled the file up with zeros, and so made whole what had been cut in its zeros: the next start found
+/// records that had not been there before, and refused the log.
+#[test]
+fn a_segment_cut_within_zeros_opens_again_after_its_salvage() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    let mut claim = log.claim(64, Room::Enqueue).unwrap();
+    claim.put(&[7; 16]);
+    let end = claim.commit(7, 1, NOW_MS, 0);
+    drop(log);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(file_of(directory.path(), end))
+        .unwrap();
+    file.set_len(u64::from(end.offset()) - 24).unwrap();
+    let salvage = LogConfig {
+        salvage: true,
+        ..durable_config(&directory)
+    };
+    let (_, salvaged) = open(salvage);
+    let (_, again) = open(durable_config(&directory));
+    assert_eq!(again, salvaged);
+    assert_eq!(again.len(), 1, "nothing but zeros was cut off");
+}
+
+/// As much memory was set aside as the file seemed to be long.
+#[test]
+fn a_file_that_was_made_long_is_read_no_further_than_its_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let ends = written(&directory, 10);
+    let path = file_of(directory.path(), ends[0]);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len((1 << 40) + 8).unwrap();
+    let (_, records) = open(durable_config(&directory));
+    assert_eq!(numbers(&records), (0..10).collect::<Vec<_>>());
+    overwrite(&path, 20, &[0xFF; 4]);
+    let (_, records) = open(LogConfig {
+        salvage: true,
+        ..durable_config(&directory)
+    });
+    assert_eq!(
+        numbers(&records),
+        (0..10).collect::<Vec<_>>(),
+        "with a damaged header too"
+    );
+}
+
+/// The oldest place decided which log it was, so a salvage gave up all of the own log for one stranger in front.
+#[test]
+fn a_segment_of_another_log_in_front_does_not_take_the_log_over() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (log, _) = open(durable_config(&ours));
+    let count = append_until(&log, 4);
+    drop(log);
+    let first = file_of(ours.path(), LogPosition::new(1, 0));
+    written(&theirs, 3);
+    std::fs::copy(file_of(theirs.path(), LogPosition::new(1, 0)), &first).unwrap();
+    let (_, records) = open(LogConfig {
+        salvage: true,
+        ..durable_config(&ours)
+    });
+    assert!(
+        records.len() as u64 > count / 2,
+        "three segments of four are ours"
     );
 }
 

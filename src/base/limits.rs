@@ -85,6 +85,8 @@ pub const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// Most segments that a log may have at once. Each is a mapping, and Linux allows a process 65,530 of those.
 pub const SEGMENTS_MAX: usize = 32 * 1024;
+/// Highest number of a segment file. More than segments, as each start may need one beyond the limit.
+pub const SEGMENT_FILES_MAX: u32 = 2 * SEGMENTS_MAX as u32;
 /// Fewest segments that a log must be allowed: one written, and the three that a roll
 /// for new jobs wants to see: the next one and the reserve of two.
 pub const SEGMENTS_MIN: usize = 4;
@@ -99,6 +101,8 @@ pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
+/// Log bytes that are kept for each job until it is over: it may be handed out and acked in records of its own.
+pub const SETTLE_BYTES: u64 = 192;
 /// Bytes that bodies of `memory` jobs may take unless configured otherwise.
 pub const MEMORY_BYTES_DEFAULT: u64 = 8 << 30;
 /// Most jobs that one reserve hands out: what fits the work space on its stack.

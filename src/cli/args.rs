@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no connection.
+Exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 no connection (and those of `log verify`).
 
 Examples:
   ackring serve                                      start a server, data in ./ackring-data

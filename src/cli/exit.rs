@@ -14,6 +14,10 @@ pub(crate) enum Code {
     Usage = 2,
     /// No server answered in time.
     NoConnection = 3,
+    /// `log verify`: sound but for an end that a crash left.
+    Torn = 4,
+    /// `log`: something is damaged.
+    Corrupt = 5,
 }
 
 /// Why a command did not do what it was asked to: a code for scripts and one line for people.
@@ -44,6 +48,22 @@ impl Failure {
     pub(crate) fn no_connection(text: impl fmt::Display) -> Self {
         Self {
             code: Code::NoConnection,
+            text: text.to_string(),
+        }
+    }
+
+    /// Exit code 4.
+    pub(crate) fn torn(text: impl fmt::Display) -> Self {
+        Self {
+            code: Code::Torn,
+            text: text.to_string(),
+        }
+    }
+
+    /// Exit code 5.
+    pub(crate) fn corrupt(text: impl fmt::Display) -> Self {
+        Self {
+            code: Code::Corrupt,
             text: text.to_string(),
         }
     }

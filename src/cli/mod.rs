@@ -17,6 +17,7 @@ mod log;
 mod output;
 mod push;
 mod queue;
+mod reading;
 mod report;
 mod serve;
 mod stats;

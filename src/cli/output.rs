@@ -1,6 +1,7 @@
 //! Standard output: JSON on one line, or tables for people. Errors and progress go to standard error instead.
 
 use super::exit::{Done, stdout_result};
+use crate::engine::{RecoveredQueue, RecoverySummary};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -28,6 +29,81 @@ pub(crate) fn line(text: &str) -> Done {
 /// Says something to people on standard error. That it cannot be said is no reason to stop.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "ackring: {text}");
+}
+
+/// What came back from a log, in one line.
+pub(crate) fn recovered(summary: &RecoverySummary) -> String {
+    let RecoverySummary {
+        queues,
+        ready,
+        scheduled,
+        leased,
+        dead,
+        finished,
+        ..
+    } = summary;
+    format!(
+        "{ready} ready, {scheduled} scheduled, {leased} leased, {dead} dead, {finished} finished jobs in {queues} \
+         queues"
+    )
+}
+
+/// A line for each of the queues with most jobs, and one for the rest of them.
+pub(crate) fn recovered_queues(summary: &RecoverySummary, shown: usize) -> Vec<String> {
+    let queues = &summary.by_queue;
+    let (shown, rest) = queues.split_at(queues.len().min(shown));
+    let mut lines: Vec<String> = shown
+        .iter()
+        .map(|queue| {
+            let QueueCounts {
+                name,
+                ready,
+                scheduled,
+                leased,
+                dead,
+                finished,
+            } = queue.into();
+            let counts = [
+                (ready, "ready"),
+                (scheduled, "scheduled"),
+                (leased, "leased"),
+                (dead, "dead"),
+                (finished, "finished"),
+            ];
+            let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+            let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+            format!("  {name}: {}", counts.join(", "))
+        })
+        .collect();
+    if !rest.is_empty() {
+        let jobs: u64 = rest.iter().map(RecoveredQueue::jobs).sum();
+        lines.push(format!("  {jobs} jobs in {} other queues", rest.len()));
+    }
+    lines
+}
+
+/// What came back of one queue, as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct QueueCounts {
+    name: String,
+    ready: u64,
+    scheduled: u64,
+    leased: u64,
+    dead: u64,
+    finished: u64,
+}
+
+impl From<&RecoveredQueue> for QueueCounts {
+    fn from(queue: &RecoveredQueue) -> Self {
+        Self {
+            name: queue.name.clone(),
+            ready: queue.ready,
+            scheduled: queue.scheduled,
+            leased: queue.leased,
+            dead: queue.dead,
+            finished: queue.finished,
+        }
+    }
 }
 
 /// Where a column's text stands.

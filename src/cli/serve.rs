@@ -2,10 +2,11 @@
 
 use super::args::Global;
 use super::exit::{Done, Failure};
+use super::reading::ReadingProgress;
 use super::{output, units};
 use crate::base::limits;
 use crate::base::queue::{Durability, QueueOptions};
-use crate::engine::{EngineConfig, RecoverySummary};
+use crate::engine::{EngineConfig, OnProgress, RecoverySummary};
 use crate::log::OpenError;
 use crate::server::{Server, ServerConfig, StartError, Stopper};
 use clap::Args;
@@ -18,11 +19,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 
+/// Queues of which it is told one by one what came back.
+const QUEUES_SHOWN: usize = 5;
+
 /// Arguments of `ackring serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Two lines on standard output tell what came back from the log and, once clients are served, the addresses that
-are listened on. SIGTERM or SIGINT: no new work is taken, answers are sent, the log is synced, exit code 0.
+Standard output tells what came back from the log, queue by queue, and in its last line, once clients are served,
+the addresses that are listened on. SIGTERM or SIGINT: no new work is taken, answers are sent, the log is synced, exit code 0.
 
 Examples:
   ackring serve
@@ -66,7 +70,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = limits::CONNECTIONS_DEFAULT,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     connections: usize,
-    /// Start even though the log is damaged, without what cannot be read
+    /// Start even though the log is damaged, without what cannot be read; a report and the damaged bytes are left
+    /// in the data directory
     #[arg(long)]
     salvage: bool,
     /// What to write to standard error: error, warn, info, debug or off
@@ -105,6 +110,7 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
             ..QueueOptions::default()
         },
         salvage: serve.salvage,
+        on_progress: Some(on_progress()),
         ..EngineConfig::default()
     };
     // Each connection takes a file.
@@ -190,10 +196,19 @@ struct RecoveredReport<'a> {
     leased: u64,
     dead: u64,
     finished: u64,
+    by_queue: Vec<output::QueueCounts>,
     records: u64,
+    bytes: u64,
     torn: u64,
     salvaged: &'a [String],
+    salvage_report: Option<String>,
     seconds: f64,
+}
+
+/// Shows how far the reading of the log is.
+fn on_progress() -> OnProgress {
+    let progress = ReadingProgress::new();
+    OnProgress::new(move |read| progress.update(read))
 }
 
 /// Prints what came back and where the server listens; people and scripts wait for the latter.
@@ -204,18 +219,9 @@ fn announce(
     recovered: &RecoverySummary,
     time: Duration,
 ) -> Done {
-    let RecoverySummary {
-        queues,
-        ready,
-        scheduled,
-        leased,
-        dead,
-        finished,
-        records,
-        torn,
-        salvaged,
-    } = recovered;
-    for what in salvaged {
+    let salvage_report = recovered.salvage_report.as_ref();
+    let salvage_report = salvage_report.map(|path| path.display().to_string());
+    for what in &recovered.salvaged {
         tracing::warn!("given up: {what}");
     }
     if global.json {
@@ -225,25 +231,40 @@ fn announce(
             recovered: RecoveredReport<'a>,
         }
         let recovered = RecoveredReport {
-            queues: *queues,
-            ready: *ready,
-            scheduled: *scheduled,
-            leased: *leased,
-            dead: *dead,
-            finished: *finished,
-            records: *records,
-            torn: *torn,
-            salvaged,
+            queues: recovered.queues,
+            ready: recovered.ready,
+            scheduled: recovered.scheduled,
+            leased: recovered.leased,
+            dead: recovered.dead,
+            finished: recovered.finished,
+            by_queue: recovered.by_queue.iter().map(Into::into).collect(),
+            records: recovered.records,
+            bytes: recovered.bytes,
+            torn: recovered.torn,
+            salvaged: &recovered.salvaged,
+            salvage_report,
             seconds: time.as_secs_f64(),
         };
         return output::json(&Report { listening, recovered });
     }
     output::line(&format!(
-        "recovered {ready} ready, {scheduled} scheduled, {leased} leased, {dead} dead, {finished} finished jobs in \
-         {queues} queues from {} in {:.2} s",
+        "recovered {} from {} in {:.2} s",
+        output::recovered(recovered),
         serve.data.display(),
         time.as_secs_f64()
     ))?;
+    for line in output::recovered_queues(recovered, QUEUES_SHOWN) {
+        output::line(&line)?;
+    }
+    if recovered.torn > 0 {
+        output::line("passed over the end that a crash left; nothing there was confirmed as synced")?;
+    }
+    if let Some(path) = salvage_report {
+        output::line(&format!(
+            "left {} damaged places of the log behind; what was there and where it is kept: {path}",
+            recovered.salvaged.len()
+        ))?;
+    }
     let unix = listening.unix.as_ref().map(|path| format!("unix:{path}"));
     let places: Vec<String> = listening.tcp.iter().cloned().chain(unix).collect();
     output::line(&format!("listening on {}", places.join(" ")))

@@ -144,8 +144,11 @@ impl Dedupe {
 
     /// Forgets the keys of a deleted queue.
     pub fn forget(&self, queue: QueueId) {
-        if let Some(keys) = self.queues.lock().remove(&queue) {
-            self.len.fetch_sub(keys.lock().known.len(), Ordering::Relaxed);
+        let keys = self.queues.lock().remove(&queue);
+        if let Some(keys) = keys {
+            // Emptied, since others may have the table in their hands and would count what expires in it again.
+            let keys = std::mem::take(&mut *keys.lock());
+            self.len.fetch_sub(keys.known.len(), Ordering::Relaxed);
         }
     }
 
@@ -155,6 +158,11 @@ impl Dedupe {
         for keys in queues {
             self.len.fetch_sub(keys.lock().expire(now_ms), Ordering::Relaxed);
         }
+        // Tables that are empty and in nobody's hands go, among them those made anew by an enqueue that met a
+        // deletion. Who wants one comes by the lock that is held here.
+        self.queues
+            .lock()
+            .retain(|_, keys| Arc::strong_count(keys) > 1 || !keys.lock().known.is_empty());
     }
 
     /// Hands out every unexpired key that only segments up to `sequence` tell of, and counts it from
@@ -260,6 +268,22 @@ mod tests {
             logged: true,
         };
         assert_eq!(keys.verdict(b"k", 2, 150), first);
+    }
+
+    #[test]
+    fn keys_were_refused_for_ever_after_a_queue_was_deleted_while_they_expired() {
+        let (dedupe, queue) = (Dedupe::default(), QueueId(1));
+        let held = dedupe.keys(queue);
+        dedupe.insert(&mut held.lock(), b"a", known(1, 10, 100));
+        dedupe.forget(queue);
+        for _ in 0..2 {
+            dedupe.make_room(&mut held.lock(), 1, 200).unwrap();
+        }
+        drop(held);
+        assert_eq!(dedupe.len.load(Ordering::Relaxed), 0);
+        let _ = dedupe.keys(queue);
+        dedupe.expire_all(0);
+        assert_eq!(dedupe.queues.lock().len(), 0);
     }
 
     #[test]

@@ -1,20 +1,30 @@
 //! Opening an engine: read the log, put every job back where it was.
 
-use super::Engine;
-use super::config::{EngineConfig, RecoverySummary};
+use super::config::{EngineConfig, RecoveredQueue, RecoverySummary};
+use super::examine::Reader;
+use super::generations::Generations;
+use super::journal::Kind;
+use super::loss::Losses;
 use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
 use super::recover::Recovery;
 use super::registry::Registry;
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
+use super::{Engine, admin, codec};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::log::{Log, LogConfig, LogPosition, OpenError};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::OnceLock;
+
+/// By how much ids go up after a salvage. A start takes 65,536 generations at once, and a lost segment holds few
+/// starts.
+const GENERATIONS_LOST_MAX: u32 = 1 << 20;
 
 impl Engine {
     /// Opens an engine: reads the log of `config.directory`, if there is one, and puts every job back where it
@@ -32,11 +42,10 @@ impl Engine {
         if let Err(error) = config.queue_defaults.check() {
             return Err(OpenError::Config(error.to_string()));
         }
-        let mut recovery = Recovery::new(config.slots);
-        let path = config.directory.clone().unwrap_or_default();
         let logged = config.directory.is_some();
+        let path = config.directory.clone();
         let log_config = LogConfig {
-            directory: config.directory,
+            directory: config.directory.clone(),
             segment_bytes: config.segment_bytes,
             log_bytes_max: if logged {
                 config.log_bytes_max
@@ -46,19 +55,20 @@ impl Engine {
             salvage: config.salvage,
             disk: config.disk.clone(),
         };
-        let (durable, report) = Log::open(log_config, now_ms, &mut |record| recovery.visit(record))?;
-        if let Some(slots) = recovery.slots_needed {
-            return Err(OpenError::Config(format!(
-                "the log holds jobs in {slots} slots; open with at least as many"
-            )));
-        }
+        let (durable, mut recovery, mut summary) = if logged {
+            read_back(&config, &log_config, now_ms)?
+        } else {
+            let (log, _) = Log::open(log_config, now_ms, &mut |_| ())?;
+            (log, Recovery::new(config.slots), RecoverySummary::default())
+        };
         // Deadlines were set by a clock that may have been set back since; time goes on from where they were set.
         let now_ms = now_ms.max(recovery.latest_ms);
         if logged {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
             // What a segment tells of jobs that are over need not reach the disk first: a power cut loses their
-            // beginning along with their end. All else is logged again, and durable, before the hold moves on.
+            // beginning along with their end. (Not where a step put others in their place, see `keep_until_durable`.) All
+            // else is logged again, and durable, before the hold moves on.
             durable.set_recycles_unsynced(true);
         }
         let volatile_config = LogConfig {
@@ -69,16 +79,7 @@ impl Engine {
             disk: config.disk,
         };
         let (volatile, _) = Log::open(volatile_config, now_ms, &mut |_| {})?;
-        recovery.raise(report.note_max as u32);
         recovery.resolve_keys(now_ms);
-        let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
-        salvaged.append(&mut recovery.senseless);
-        let mut summary = RecoverySummary {
-            records: recovery.records,
-            torn: report.holes.len() as u64 + u64::from(report.torn_tail),
-            salvaged,
-            ..RecoverySummary::default()
-        };
         let registry = Registry::new();
         restore_queues(&registry, &recovery);
         let mut engine = Engine {
@@ -98,40 +99,33 @@ impl Engine {
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
-            generation_told: AtomicU32::new(0),
+            generations: Generations::default(),
         };
-        let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms, &mut summary);
-        // Above every generation that may have been given out: see `note_generation`.
-        let high = if recovery.generation_high == 0 {
-            0
-        } else {
-            (recovery.generation_high | 0xffff).wrapping_add(1)
-        };
+        let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms);
+        // Above every generation that may have been given out.
+        let high = Engine::range_behind(recovery.generation_high);
         engine.slab.restore(recovery.fresh_from, high);
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
-            let told = engine.tell_generation(recovery.generation_high, now_ms);
+            let told = engine.retell_generation(recovery.generation_high, now_ms);
             told.map_err(|error| OpenError::Io {
-                action: "begin the log in",
-                path,
-                source: std::io::Error::other(error),
+                action: "write to the log in",
+                path: path.unwrap_or_default(),
+                source: io::Error::other(error),
             })?;
         }
-        summary.finished = engine.keep_recovered(finished);
-        summary.queues = engine.registry.all().len() as u64;
+        engine.define_remade(now_ms)?;
+        engine.keep_recovered(finished);
+        let queues = engine.registry.all();
+        summary.queues = queues.len() as u64;
+        summary.take_queues(queues.into_iter().map(recovered_queue));
         Ok((engine, summary))
     }
 
     /// Walks the recovered slots: counts, timers, rings, live counts of the log. Returns finished jobs, with
     /// when they ended.
-    fn restore_jobs(
-        &self,
-        fresh_from: u32,
-        orders: &HashMap<u32, u64>,
-        now_ms: u64,
-        summary: &mut RecoverySummary,
-    ) -> Vec<(u64, u32)> {
+    fn restore_jobs(&self, fresh_from: u32, orders: &HashMap<u32, u64>, now_ms: u64) -> Vec<(u64, u32)> {
         let mut fresh: Vec<(u64, u64, u32)> = Vec::new();
         let mut retried: Vec<(u64, u64, u32)> = Vec::new();
         let mut finished: Vec<(u64, u32)> = Vec::new();
@@ -192,12 +186,6 @@ impl Engine {
                 }
                 _ => {}
             }
-            match phase {
-                Phase::Scheduled => summary.scheduled += 1,
-                Phase::Leased => summary.leased += 1,
-                Phase::Ready => summary.ready += 1,
-                _ => summary.dead += 1,
-            }
         }
         // Deadlines of one tick in the order in which their jobs were accepted (G7).
         timers.sort_unstable_by_key(|(tick, order, _)| (*tick, *order));
@@ -238,16 +226,92 @@ impl Engine {
         }
     }
 
-    /// Finished jobs go back into their queues' retention, oldest first; says how many are kept.
-    fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) -> u64 {
+    /// Finished jobs go back into their queues' retention, oldest first.
+    fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) {
         finished.sort_unstable();
         for (_, number) in finished {
             if let Some(queue) = self.registry.get(QueueId(self.slab.slot(number).queue())) {
                 self.retain_finished(queue, &[number]);
             }
         }
-        self.registry.all().iter().map(|queue| queue.counts().kept).sum()
     }
+
+    /// Logs the queues whose definitions a salvage has made anew.
+    fn define_remade(&self, now_ms: u64) -> Result<(), OpenError> {
+        let remade = self.registry.all().into_iter();
+        for queue in remade.filter(|queue| queue.defined_at().is_none()) {
+            let body = codec::encode(&admin::queue_record(queue));
+            let defined = self.append(Kind::Queue, 0, &body, Room::Migrate, now_ms);
+            let (at, _) = defined.map_err(|error| OpenError::Config(error.to_string()))?;
+            queue.defined_at.store(at.raw(), Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+fn recovered_queue(queue: &Queue) -> RecoveredQueue {
+    let counts = queue.counts();
+    RecoveredQueue {
+        name: queue.name.clone(),
+        ready: counts.ready,
+        scheduled: counts.scheduled,
+        leased: counts.leased,
+        dead: counts.dead,
+        finished: counts.kept,
+    }
+}
+
+/// Reads the log of a directory, says what is lost where it is damaged and is to be salvaged, and goes on with it.
+fn read_back(
+    config: &EngineConfig,
+    log_config: &LogConfig,
+    now_ms: u64,
+) -> Result<(Log, Recovery, RecoverySummary), OpenError> {
+    let mut recovery = Recovery::new(config.slots);
+    if config.salvage {
+        recovery.strays.want();
+    }
+    let mut reader = Reader {
+        recovery: &mut recovery,
+        on_progress: &mut |progress| {
+            if let Some(hook) = &config.on_progress {
+                hook.tell(progress);
+            }
+            ControlFlow::Continue(())
+        },
+    };
+    let mut reading = Log::read(log_config, &mut reader)?;
+    reading.check(log_config)?;
+    if let Some(slots) = recovery.slots_needed {
+        return Err(OpenError::Config(format!(
+            "the log holds jobs in {slots} slots; open with at least as many"
+        )));
+    }
+    let mut salvage_report = None;
+    if !reading.corruptions().is_empty() {
+        let mut describe = |reading: &Reading| {
+            let losses = Losses::of(reading, &mut recovery, &config.queue_defaults)?;
+            Ok(losses.report(now_ms))
+        };
+        salvage_report = Some(reading.salvage(now_ms, &mut describe)?);
+    }
+    let (log, report) = reading.open(log_config, now_ms)?;
+    recovery.raise(report.note_max as u32);
+    if !report.salvaged.is_empty() && recovery.generation_high != 0 {
+        // What is lost may have told of higher ones, and an id must never come again: somebody may still hold it.
+        recovery.raise(recovery.generation_high.wrapping_add(GENERATIONS_LOST_MAX));
+    }
+    let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
+    salvaged.append(&mut recovery.senseless);
+    let summary = RecoverySummary {
+        records: recovery.records,
+        bytes: report.bytes,
+        torn: report.holes.len() as u64 + u64::from(report.torn_tail),
+        salvaged,
+        salvage_report,
+        ..RecoverySummary::default()
+    };
+    Ok((log, recovery, summary))
 }
 
 fn restore_queues(registry: &Registry, recovery: &Recovery) {
@@ -263,6 +327,7 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
         }
         registry.restore(queue);
     }
+    registry.number_from(recovery.queues_seen);
 }
 
 /// Chunks that hold every slot's handle in a ready ring and in a retention at once, and young leases besides. A

@@ -12,8 +12,10 @@ use super::queue::QueueId;
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
+use super::strays::Strays;
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::JobId;
+use crate::base::limits::QUEUES_MAX;
 use crate::log::{LogPosition, Recovered};
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes;
@@ -35,6 +37,9 @@ pub(super) struct Recovery {
     pub(super) dedupe: Dedupe,
     /// By number, each as last told, with where.
     pub(super) queues: BTreeMap<u32, (QueueRecord, LogPosition)>,
+    /// One more than the highest queue number that any record names. A number of a queue that is forgotten must not be
+    /// given out while records of its jobs are there.
+    pub(super) queues_seen: u32,
     /// Events per queue told behind its last counters.
     pub(super) events: HashMap<u32, [u64; 10]>,
     /// Jobs that were copied: their place in the order of jobs never handed out.
@@ -44,6 +49,7 @@ pub(super) struct Recovery {
     /// Where the record that is being read stands (raw).
     at: u64,
     keys: Vec<PendingKey>,
+    pub(super) strays: Strays,
     /// Slots at or above this never held a job.
     pub(super) fresh_from: u32,
     pub(super) generation_high: u32,
@@ -64,11 +70,13 @@ impl Recovery {
             sessions: Sessions::default(),
             dedupe: Dedupe::default(),
             queues: BTreeMap::new(),
+            queues_seen: 0,
             events: HashMap::new(),
             orders: HashMap::new(),
             told: Vec::new(),
             at: 0,
             keys: Vec::new(),
+            strays: Strays::default(),
             fresh_from: 0,
             generation_high: 0,
             senseless: Vec::new(),
@@ -116,6 +124,9 @@ impl Recovery {
             Kind::Job => self.job(body, body_at)?,
             Kind::Queue => {
                 let mut queue: QueueRecord = codec::decode(body)?;
+                if queue.index as usize >= QUEUES_MAX {
+                    return None;
+                }
                 if let Some(events) = queue.events {
                     self.events.insert(queue.index, events);
                 }
@@ -130,11 +141,13 @@ impl Recovery {
                     session: told.session,
                     highest: told.highest,
                     applied: told.applied,
+                    under_way_from: u32::MAX,
                 };
                 self.sessions.restore_session(&snapshot, record.position, now_ms);
             }
             Kind::Key => {
                 let told: KeyRecord = codec::decode(body)?;
+                self.see_queue(told.queue);
                 let known = Known {
                     id: JobId(told.id),
                     body_hash: told.body_hash,
@@ -162,6 +175,10 @@ impl Recovery {
             },
             now_ms,
         );
+    }
+
+    fn see_queue(&mut self, number: u32) {
+        self.queues_seen = self.queues_seen.max(number.saturating_add(1));
     }
 
     /// A generation was in use.
@@ -201,6 +218,7 @@ impl Recovery {
 
     fn enqueue(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
         let parsed = journal::parse_enqueue(body)?;
+        self.see_queue(parsed.queue);
         let bodies_at = body_at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
         let mut accepted = 0;
         for (item, id) in parsed.batch.items().zip(parsed.ids) {
@@ -256,13 +274,15 @@ impl Recovery {
         slot.write(fields);
         slot.publish(word);
         self.orders.remove(&number);
+        self.strays.found(id);
         true
     }
 
     fn reserve(&mut self, entry: &ReserveEntry, now_ms: u64) {
         let id = JobId(entry.id.get());
         let Some((slot, known)) = self.slot(id) else {
-            return;
+            let attempt = entry.attempt.get();
+            return self.strays.saw(id, Phase::Leased, attempt, self.at);
         };
         let queue = slot.queue();
         slot.write_at(now_ms + u64::from(entry.lease_ms.get()));
@@ -277,6 +297,7 @@ impl Recovery {
         for entry in parsed.done {
             let id = JobId(entry.id.get());
             let Some((slot, known)) = self.slot(id) else {
+                self.strays.saw(id, Phase::Done, entry.attempt.get(), self.at);
                 continue;
             };
             let queue = slot.queue();
@@ -305,6 +326,9 @@ impl Recovery {
         use super::queue::Event;
         let id = JobId(entry.id.get());
         let Some((slot, known)) = self.slot(id) else {
+            // Over and forgotten, if it is no phase.
+            let phase = phase_of(entry.phase).unwrap_or(Phase::Free);
+            self.strays.saw(id, phase, entry.attempt.get(), self.at);
             return Some(());
         };
         if entry.phase == Phase::Free as u8 {
@@ -337,6 +361,7 @@ impl Recovery {
     /// A job copied out of a reclaimed segment.
     fn job(&mut self, body: &[u8], body_at: LogPosition) -> Option<()> {
         let (head, rest) = JobHead::ref_from_prefix(body).ok()?;
+        self.see_queue(head.queue.get());
         let id = JobId(head.id.get());
         let data_len = if head.flags & JobHead::BODILESS != 0 {
             0

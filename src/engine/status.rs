@@ -32,6 +32,8 @@ impl Engine {
     pub fn job(&self, id: JobId) -> Result<JobStatus, Refusal> {
         let status = self.slab.get(id.slot()).and_then(|slot| {
             let (word, fields) = stable(slot)?;
+            // Of a deleted queue there may for a moment be jobs that were ending when it was deleted.
+            self.registry.live(QueueId(fields.queue)).ok()?;
             (word.generation() == id.generation())
                 .then(|| self.status(id.slot(), slot, word, &fields, false))?
         });

@@ -37,6 +37,8 @@ pub enum Damage {
     ForeignFile,
     /// There are two files for one place in the log.
     DoublePlace,
+    /// The file has a name that the log did not give it.
+    WrongName,
     /// The log ends elsewhere than a later start or an orderly end has noted.
     WrongEnd,
     /// Segments stand in an order in which no log writes them.
@@ -60,6 +62,7 @@ impl Damage {
             Damage::Header => "bad-header",
             Damage::ForeignFile => "foreign-file",
             Damage::DoublePlace => "double-place",
+            Damage::WrongName => "wrong-name",
             Damage::WrongEnd => "wrong-end",
             Damage::WrongOrder => "wrong-order",
         }
@@ -81,6 +84,7 @@ impl Damage {
             Damage::Header => "the file's header cannot be used",
             Damage::ForeignFile => "the file belongs to another log",
             Damage::DoublePlace => "another file has the same place in the log",
+            Damage::WrongName => "the file has a name that the log did not give it",
             Damage::WrongEnd => "the log ends elsewhere than it did",
             Damage::WrongOrder => "the segments are not in the order in which they were written",
         }

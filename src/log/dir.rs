@@ -5,6 +5,7 @@
 //! directory is synced. Files are read with `pread`, never through the mapping: an unreadable sector must be an
 //! error, not a signal.
 
+use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
@@ -33,6 +34,7 @@ pub(super) struct Directory {
 /// A segment file as found. It is not kept open: a log may have more files than a process may open at once.
 #[derive(Debug)]
 pub(super) struct FoundSegment {
+    /// Its number by its name; 0 where the name is none that a log gives.
     pub(super) number: u32,
     pub(super) path: PathBuf,
     pub(super) header: Result<SegmentHeader, HeaderFlaw>,
@@ -70,11 +72,9 @@ impl Directory {
         let mut found = Vec::new();
         let names = self.disk.names();
         for name in names.map_err(failed("read the log directory", &self.path))? {
-            let number = name.strip_suffix(SEGMENT_SUFFIX);
-            let Some(number) = number.and_then(|digits| digits.parse().ok()) else {
-                continue;
-            };
-            found.push(self.read_header(number, &name)?);
+            if let Some(digits) = name.strip_suffix(SEGMENT_SUFFIX) {
+                found.push(self.read_header(number_of(digits), &name)?);
+            }
         }
         found.sort_by_key(|segment| segment.number);
         Ok(found)
@@ -264,6 +264,14 @@ fn read_around(file: &dyn DiskFile, buffer: &mut [u8]) -> io::Result<Vec<Range<u
         at = end;
     }
     Ok(lost)
+}
+
+/// The number that stands in the name of a segment file; 0 where no log would write it so. A number that was believed
+/// unchecked would have all files below it missed.
+fn number_of(digits: &str) -> u32 {
+    let number = digits.parse().unwrap_or(0);
+    let is_own = number <= limits::SEGMENT_FILES_MAX && format!("{number:08}") == digits;
+    if is_own { number } else { 0 }
 }
 
 fn segment_name(number: u32) -> String {

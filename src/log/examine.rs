@@ -1,14 +1,16 @@
 //! Reading and judging a whole directory, without changing it.
 
+use crate::base::limits;
 use crate::log::config::LogConfig;
 use crate::log::damage::Damage;
 use crate::log::dir::{Directory, FoundSegment};
 use crate::log::error::{Corruption, OpenError};
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress};
-use crate::log::rebuild::{Surroundings, rebuild};
+use crate::log::rebuild::{Surroundings, likely_size, rebuild};
 use crate::log::record::{BadRange, DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentHeader};
 use crate::log::recover::{Recovery, Verdict};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ pub(super) struct Examined {
     pub(super) spare: Vec<FoundSegment>,
     /// Those that cannot be part of this log.
     pub(super) unusable: Vec<FoundSegment>,
+    /// Highest number of a file of the log.
+    pub(super) files: u32,
     /// Numbers of files that once were there.
     pub(super) missing: Vec<u32>,
     /// What the records say. Its flaws are among the corruptions.
@@ -116,32 +120,31 @@ pub(super) fn in_segment(sequence: u32, range: &Range<u32>) -> BadRange {
     }
 }
 
-/// Files are numbered from 1 and never removed, and each header tells how many there were when it was written.
-fn missing_numbers(found: &[FoundSegment]) -> Vec<u32> {
-    let known = found
+/// The highest number of a file. Files are numbered from 1 and never removed, and each header tells how many there
+/// were when it was written; where all headers are damaged, their number tells it.
+fn highest_number(found: &[FoundSegment]) -> u32 {
+    let told = found
         .iter()
         .filter_map(|segment| segment.header.ok())
         .map(|header| header.files.get());
-    let highest = known
-        .chain(found.iter().map(|segment| segment.number))
-        .max()
-        .unwrap_or(0);
-    (1..=highest)
-        .filter(|number| {
-            found
-                .binary_search_by_key(number, |segment| segment.number)
-                .is_err()
-        })
-        .collect()
+    told.max().unwrap_or(0).max(found.len() as u32)
+}
+
+/// Whether the file can have been made under its name: never with a number above those that headers know of.
+fn is_named_well(segment: &FoundSegment, highest: u32) -> bool {
+    let highest = segment.header.map_or(highest, |header| header.files.get());
+    (1..=highest).contains(&segment.number)
 }
 
 impl Examined {
     fn sort_out(directory: &Directory, found: Vec<FoundSegment>) -> Result<Self, OpenError> {
+        let highest = highest_number(&found);
         let mut examined = Examined {
             used: Vec::new(),
             spare: Vec::new(),
             unusable: Vec::new(),
-            missing: missing_numbers(&found),
+            files: 0,
+            missing: Vec::new(),
             verdict: Verdict::default(),
             corruptions: Vec::new(),
         };
@@ -156,6 +159,10 @@ impl Examined {
                         supported: FORMAT_VERSION,
                     });
                 }
+                _ if !is_named_well(&segment, highest) => {
+                    let reason = "the file has a name that the log did not give it";
+                    examined.set_apart(segment, Damage::WrongName, reason);
+                }
                 Err(HeaderFlaw::Damaged(reason)) => damaged.push((segment, reason)),
                 Ok(header) if header.is_spare() => examined.spare.push(segment),
                 Ok(header) => examined.used.push(UsedSegment::new(header, segment)),
@@ -164,7 +171,39 @@ impl Examined {
         examined.used.sort_by_key(UsedSegment::sequence);
         examined.set_strangers_apart();
         examined.take_damaged(directory, damaged)?;
+        examined.count_files();
         Ok(examined)
+    }
+
+    /// What the headers of the log's own files say of how many there are.
+    fn files_told(&self) -> u32 {
+        let used = self.used.iter().map(|segment| segment.header);
+        let spare = self.spare.iter().filter_map(|segment| segment.header.ok());
+        let told = used.chain(spare).map(|header| header.files.get());
+        told.max().unwrap_or(0)
+    }
+
+    /// Finds out how many files there should be and which are gone.
+    fn count_files(&mut self) {
+        self.files = self.files_told();
+        let named_well = self.unusable.iter().map(|segment| segment.number);
+        let used = self.used.iter().map(|segment| segment.file.number);
+        let spare = self.spare.iter().map(|segment| segment.number);
+        let there: BTreeSet<u32> = named_well.chain(used).chain(spare).collect();
+        self.missing = (1..=self.files)
+            .filter(|number| !there.contains(number))
+            .collect();
+    }
+
+    /// Numbers of files that a salvage makes anew.
+    pub(super) fn to_replace(&self) -> Vec<u32> {
+        let set_apart = self.unusable.iter().map(|segment| segment.number);
+        let within = set_apart.filter(|number| (1..=self.files).contains(number));
+        let mut numbers: Vec<u32> = within.chain(self.missing.iter().copied()).collect();
+        // A number stands for a file, and there may be two under names that differ.
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     fn set_apart(&mut self, segment: FoundSegment, damage: Damage, reason: &str) {
@@ -173,14 +212,47 @@ impl Examined {
         self.unusable.push(segment);
     }
 
-    /// Leaves no segment of another log, and no second one with the same place, among those in use.
+    /// The log to which most segments belong; the oldest of them where two have as many.
+    fn log_id(&self) -> [u8; 16] {
+        let mut counts: HashMap<[u8; 16], usize> = HashMap::new();
+        let mut most = (0, [0; 16]);
+        for id in self.used.iter().map(|segment| segment.header.log_id) {
+            *counts.entry(id).or_default() += 1;
+        }
+        for id in self.used.iter().map(|segment| segment.header.log_id) {
+            if counts[&id] > most.0 {
+                most = (counts[&id], id);
+            }
+        }
+        most.1
+    }
+
+    /// The sequence numbers among which most segments are. Those of one log are never further apart than it has
+    /// files, and memory is set aside for all that lie between.
+    fn reach(&self) -> Range<u32> {
+        let window = |first: u32| first..first.saturating_add(limits::SEGMENT_FILES_MAX);
+        let held = |first: &u32| {
+            let end = window(*first).end;
+            let inside = |segment: &UsedSegment| segment.sequence() < end;
+            self.used.partition_point(inside)
+                - self.used.partition_point(|segment| segment.sequence() < *first)
+        };
+        let firsts = self.used.iter().map(UsedSegment::sequence);
+        window(firsts.max_by_key(held).unwrap_or(1))
+    }
+
+    /// Leaves no segment of another log, none that is out of reach, and no second one with the same place, among those in use.
     fn set_strangers_apart(&mut self) {
-        let log_id = self.used.first().map(|segment| segment.header.log_id);
+        let (log_id, reach) = (self.log_id(), self.reach());
         let mut previous = 0;
         for segment in std::mem::take(&mut self.used) {
-            if Some(segment.header.log_id) != log_id {
-                let reason = "the segment belongs to another log than the oldest one here";
+            let is_near = reach.contains(&segment.sequence());
+            if segment.header.log_id != log_id {
+                let reason = "the segment belongs to another log than most here";
                 self.set_apart(segment.file, Damage::ForeignFile, reason);
+            } else if !is_near {
+                let reason = "the segment's place is too far from that of the others";
+                self.set_apart(segment.file, Damage::WrongOrder, reason);
             } else if segment.sequence() == previous {
                 let reason = "there is another file with the same place in the log";
                 self.set_apart(segment.file, Damage::DoublePlace, reason);
@@ -199,11 +271,24 @@ impl Examined {
     ) -> Result<(), OpenError> {
         let mut buffer = Vec::new();
         let count = damaged.len();
+        let told = self.files_told();
         for (file, reason) in damaged {
-            let around = self.surroundings(count);
-            let len_max = around.shape.map_or(u32::MAX, |shape| shape.segment_bytes);
-            directory.read(&file, len_max, &mut buffer)?;
-            let Some(header) = rebuild(&buffer, &around) else {
+            let around = self.surroundings(count, told.max(file.number));
+            let segment_bytes = match around.shape {
+                Some(shape) => Some(shape.segment_bytes),
+                None => {
+                    directory.read(&file, DATA_START, &mut buffer)?;
+                    likely_size(&buffer, file.len)
+                }
+            };
+            let header = match segment_bytes {
+                Some(bytes) => {
+                    directory.read(&file, bytes, &mut buffer)?;
+                    rebuild(&buffer, bytes, &around)
+                }
+                None => None,
+            };
+            let Some(header) = header else {
                 self.set_apart(file, Damage::Header, reason);
                 continue;
             };
@@ -218,7 +303,7 @@ impl Examined {
         Ok(())
     }
 
-    fn surroundings(&self, damaged: usize) -> Surroundings {
+    fn surroundings(&self, damaged: usize, files: u32) -> Surroundings {
         let known: Vec<(u32, u32)> = self
             .used
             .iter()
@@ -240,8 +325,9 @@ impl Examined {
             shape: shape.map(|header| LogShape {
                 log_id: header.log_id,
                 segment_bytes: header.segment_bytes.get(),
-                files: header.files.get(),
+                files,
             }),
+            files,
         }
     }
 
@@ -313,6 +399,18 @@ impl Examined {
             path, offset, reason, ..
         } = self.corruptions.first()?.clone();
         Some(OpenError::Corrupt { path, offset, reason })
+    }
+
+    /// Whether the files that a salvage makes anew fit the log's limit: a number in one header must not fill the disk.
+    pub(super) fn check_missing(&self, config: &LogConfig) -> Result<(), OpenError> {
+        let missing = self.missing.len();
+        if missing <= config.segments_max() {
+            return Ok(());
+        }
+        Err(OpenError::Config(format!(
+            "{missing} segment files are gone, and to make them anew takes more than the log's byte limit; restore \
+             them or raise the limit"
+        )))
     }
 
     /// Whether all segments have the size that the configuration asks for.

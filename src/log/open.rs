@@ -119,6 +119,7 @@ impl Log {
             tail: CachePadded::new(Tail::new(start)),
             durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
+            kept_from_enqueues: AtomicU32::new(2),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),
@@ -126,6 +127,7 @@ impl Log {
             hold: AtomicU32::new(u32::MAX),
             oldest: AtomicU32::new(parts.keeper.oldest),
             segment_bytes: parts.segment_bytes,
+            first_sequence: parts.keeper.next_sequence,
             boot: parts.boot,
             log_id: parts.log_id,
             segments: parts.segments,
@@ -216,6 +218,7 @@ impl Reading {
             return Err(error);
         }
         self.examined.check_sizes(config)?;
+        self.examined.check_missing(config)?;
         self.start_body().check_room(config)
     }
 
@@ -308,8 +311,7 @@ impl<'a> TakeOver<'a> {
         let Examined {
             used,
             spare,
-            unusable,
-            missing,
+            files,
             verdict,
             ..
         } = &*examined;
@@ -328,29 +330,19 @@ impl<'a> TakeOver<'a> {
             Some(header) => header.log_id,
             None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
-        let found = used
-            .iter()
-            .map(|segment| &segment.file)
-            .chain(spare)
-            .chain(unusable);
-        let files = found
-            .map(|segment| segment.number)
-            .chain(missing.iter().copied())
-            .max()
-            .unwrap_or(0);
         let (first, next_sequence) = match used.first() {
             Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
             _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
         };
         // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
-        let capacity = config.segments_max().max(files as usize) + 1;
+        let capacity = config.segments_max().max(*files as usize) + 1;
         let mut this = Self {
             config,
             directory,
             shape: LogShape {
                 log_id,
                 segment_bytes: config.segment_bytes,
-                files,
+                files: *files,
             },
             segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
             spare: Vec::new(),
@@ -365,8 +357,7 @@ impl<'a> TakeOver<'a> {
         for found in spare {
             this.take_spare(found.number)?;
         }
-        let set_aside = unusable.iter().map(|segment| segment.number);
-        for number in set_aside.chain(missing.iter().copied()) {
+        for number in examined.to_replace() {
             let header = SegmentHeader::spare(this.shape);
             let made = this.directory.create(number, config.segment_bytes, &header);
             made.map_err(failed("replace", &this.directory.segment_path(number)))?;

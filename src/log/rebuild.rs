@@ -4,6 +4,7 @@
 //! the position is one that the other segments leave open; and its jobs need not be given up for a bad sector.
 
 use crate::base::crc::crc32c;
+use crate::base::limits;
 use crate::log::damage::{has_length, is_plausible, length, read_header};
 use crate::log::position::LogPosition;
 use crate::log::record::{
@@ -24,18 +25,37 @@ pub(super) struct Surroundings {
     pub(super) known: Vec<(u32, u32)>,
     /// What all headers of the log have in common, if there is another one.
     pub(super) shape: Option<LogShape>,
+    /// How many files the log has at least.
+    pub(super) files: u32,
 }
 
-/// The header that the segment must have had, if a record proves it.
-pub(super) fn rebuild(bytes: &[u8], around: &Surroundings) -> Option<SegmentHeader> {
+/// The size that the segment had, where no other one tells it: what its damaged header says or, where that makes no
+/// sense, the length of the file.
+pub(super) fn likely_size(header: &[u8], file_len: u64) -> Option<u32> {
+    let claimed = SegmentHeader::read_from_prefix(header).ok();
+    let claimed = claimed.map(|(header, _)| header.segment_bytes.get());
+    let sizes = claimed.into_iter().chain(u32::try_from(file_len));
+    let mut possible =
+        sizes.filter(|bytes| bytes.is_multiple_of(4096) && *bytes <= limits::SEGMENT_BYTES_MAX);
+    possible.find(|bytes| *bytes > 0)
+}
+
+/// The header that the segment of `segment_bytes` must have had, if a record proves it.
+pub(super) fn rebuild(bytes: &[u8], segment_bytes: u32, around: &Surroundings) -> Option<SegmentHeader> {
     let claimed = SegmentHeader::read_from_prefix(bytes)
         .ok()
         .map(|(header, _)| header);
     let mut open = around.open.clone();
     // First what the damaged header says: mostly that is still right.
+    let is_near = |sequence: u32| {
+        let mut known = around.known.iter();
+        around.known.is_empty()
+            || known.any(|(other, _)| other.abs_diff(sequence) < limits::SEGMENT_FILES_MAX)
+    };
     if let Some(claimed) = claimed.map(|header| header.sequence.get())
         && claimed != 0
         && around.known.iter().all(|(sequence, _)| *sequence != claimed)
+        && is_near(claimed)
     {
         open.insert(0, claimed);
     }
@@ -44,13 +64,12 @@ pub(super) fn rebuild(bytes: &[u8], around: &Surroundings) -> Option<SegmentHead
     let is_boot = at == DATA_START && proof.kind == KIND_START && proof.flags & FLAG_BOOT != 0;
     let shape = around.shape.or(claimed.map(|header| LogShape {
         log_id: header.log_id,
-        segment_bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        // What it says may be just what is damaged, and files that never were would be missed at the next start.
-        files: 0,
+        segment_bytes,
+        files: around.files,
     }))?;
     let claimed_boot = claimed.map(|header| header.boot.get());
     let boot = boot_of(sequence, is_boot, claimed_boot, &around.known);
-    Some(SegmentHeader::new(sequence, epoch, boot, shape))
+    Some(SegmentHeader::new(sequence, epoch, boot, shape)).filter(SegmentHeader::is_possible)
 }
 
 /// The first record that is valid at one of the sequence numbers.

@@ -3,18 +3,23 @@
 //! `FORMAT.md` draws them. Everything is little endian and aligned to 8 bytes.
 
 use crate::base::crc::crc32c;
+use crate::base::limits;
 use crate::log::position::LogPosition;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the format that this build writes. A log of a later version is refused.
 pub const FORMAT_VERSION: u32 = 1;
+/// No later version will have a higher number: such a number is damage.
+const VERSION_MAX: u32 = 0xFFFF;
 /// The first eight bytes of every segment.
 pub(crate) const MAGIC: [u8; 8] = *b"ackringL";
 /// Length of a record's header, in bytes; also the length of the shortest record.
 pub const HEADER_LEN: usize = 32;
 /// Length of a segment's header, in bytes. The first record follows it.
 pub const SEGMENT_HEADER_LEN: usize = 64;
+/// Sequence and boot numbers stay below: so far from the end that none is ever reached by counting on.
+const NUMBERS_END: u32 = 1 << 31;
 /// [`SEGMENT_HEADER_LEN`] as an offset.
 pub(crate) const DATA_START: u32 = SEGMENT_HEADER_LEN as u32;
 
@@ -111,13 +116,34 @@ impl SegmentHeader {
                 "the segment header does not begin with the log's magic bytes",
             ));
         }
-        if header.version.get() > FORMAT_VERSION {
-            return Err(HeaderFlaw::Newer(header.version.get()));
+        match header.version.get() {
+            version if version > VERSION_MAX => {
+                return Err(HeaderFlaw::Damaged("the segment header's version is none"));
+            }
+            version if version > FORMAT_VERSION => return Err(HeaderFlaw::Newer(version)),
+            _ => {}
         }
         if header.crc.get() != header.checksum() {
             return Err(HeaderFlaw::Damaged("the segment header's checksum is wrong"));
         }
+        if !header.is_possible() {
+            return Err(HeaderFlaw::Damaged(
+                "the segment header has a number that no log comes to",
+            ));
+        }
         Ok(header)
+    }
+
+    /// Whether the numbers are within what a log may have: what reads them sets memory and disk space aside by them,
+    /// and counts on from them.
+    pub(crate) fn is_possible(&self) -> bool {
+        let is_numbered = self.epoch.get() != 0
+            && (1..NUMBERS_END).contains(&self.boot.get())
+            && self.sequence.get() < NUMBERS_END;
+        (self.is_spare() || is_numbered)
+            && self.version.get() != 0
+            && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
+            && self.files.get() <= limits::SEGMENT_FILES_MAX
     }
 
     /// Whether it holds no part of the log.
@@ -218,7 +244,18 @@ pub(crate) struct CheckedRecord<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl CheckedRecord<'_> {
+impl<'a> CheckedRecord<'a> {
+    /// As it is shown outside of the log.
+    pub(crate) fn recovered(&self, position: LogPosition) -> Recovered<'a> {
+        Recovered {
+            position,
+            kind: self.header.kind,
+            flags: self.header.flags,
+            now_ms: self.header.now_ms.get(),
+            body: self.body,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         HEADER_LEN + self.body.len()
     }

@@ -108,6 +108,7 @@ impl Log {
             );
         }
         old.seal(left.offset());
+        self.weigh();
         Ok(())
     }
 
@@ -191,6 +192,24 @@ impl Log {
     fn publish(&self, space: &Space) {
         self.obtainable
             .store(space.obtainable() as u32, Ordering::Relaxed);
+    }
+
+    /// Says how many further segments enqueues leave alone: one for copies, and enough for the others to hand out and
+    /// settle every live job by itself, those of one more segment like the last included. What is refused then is
+    /// refused before it can take the room of an ack; that a disk is full is only known when there is no more, though.
+    pub(super) fn weigh(&self) {
+        if self.directory.is_none() {
+            return;
+        }
+        let (oldest, tail) = (self.oldest.load(Ordering::Acquire), self.tail().sequence());
+        let live = |sequence: u32| {
+            let segment = self.segments.by_sequence(sequence);
+            segment.map_or(0, |segment| segment.live.count())
+        };
+        let jobs = (oldest..=tail).map(live).sum::<u64>() + live(tail.saturating_sub(1));
+        let segments = (jobs * limits::SETTLE_BYTES).div_ceil(u64::from(self.segment_bytes));
+        let kept = 1 + segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32;
+        self.kept_from_enqueues.store(kept, Ordering::Relaxed);
     }
 
     pub(super) fn full(&self) -> LogError {

@@ -7,12 +7,19 @@
 
 mod clock;
 #[path = "../sim/disk.rs"]
+#[allow(
+    dead_code,
+    reason = "written for the whole simulation; this uses a part of it"
+)]
 mod disk;
+mod edges;
 mod life;
 mod limits;
 mod model;
+mod power;
 mod recovery;
 mod sessions;
+mod storm;
 mod symptoms;
 mod threads;
 mod world;

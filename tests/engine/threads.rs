@@ -147,7 +147,7 @@ fn many_threads_in_memory_lose_and_repeat_nothing() {
 }
 
 /// SplitMix64: the n-th number of a sequence.
-fn draw(n: &mut u64, below: u64) -> u64 {
+pub fn draw(n: &mut u64, below: u64) -> u64 {
     *n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut x = *n;
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

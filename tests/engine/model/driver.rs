@@ -6,11 +6,13 @@ use super::source::Rng;
 use crate::disk::{SimDisk, SimOptions};
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+use ackring::log::disk::Disk;
 use ackring::{
     Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, ItemError, JobId, JobOptions, JobState,
     JobStatus, QueueOptions, Refusal, SettleBatch, SettleBuilder, Token, Verb,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A job to be enqueued, as drawn.
 #[derive(Clone)]
@@ -106,12 +108,18 @@ const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
     /// Over files of the system.
+    #[allow(dead_code, reason = "a simulation brings its own disk")]
     pub fn new(rng: Rng) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self::over(rng, directory.path().to_owned(), None, Some(directory))
+        Self::over(rng, None, None)
     }
 
-    /// Over a disk that loses what was not synced.
+    /// As [`new`](Self::new), on another disk than the file system; crashes are kills.
+    #[allow(dead_code, reason = "one caller has one, another has none")]
+    pub fn on(rng: Rng, disk: Option<Arc<dyn Disk>>) -> Self {
+        Self::over(rng, disk, None)
+    }
+
+    /// On a disk whose power is cut, too.
     #[allow(dead_code, reason = "only where a seed decides")]
     pub fn on_disk(seed: u64) -> Self {
         let options = SimOptions {
@@ -119,18 +127,17 @@ impl Driver {
             ..SimOptions::default()
         };
         let disk = SimDisk::new(seed, options);
-        Self::over(Rng::from_seed(seed), "/sim".into(), Some(disk), None)
+        Self::over(Rng::from_seed(seed), disk.handle(), Some(disk))
     }
 
-    fn over(
-        mut rng: Rng,
-        path: std::path::PathBuf,
-        disk: Option<SimDisk>,
-        directory: Option<tempfile::TempDir>,
-    ) -> Self {
+    fn over(mut rng: Rng, handle: Option<Arc<dyn Disk>>, disk: Option<SimDisk>) -> Self {
+        let temporary = handle.is_none().then(|| tempfile::tempdir().unwrap());
+        let directory = temporary
+            .as_ref()
+            .map_or("log".into(), |made| made.path().to_owned());
         let config = EngineConfig {
-            directory: Some(path),
-            disk: disk.as_ref().and_then(SimDisk::handle),
+            directory: Some(directory),
+            disk: handle,
             slots: rng.pick(&[96, 200, 600]),
             segment_bytes: 64 * 1024,
             log_bytes_max: rng.pick(&[12, 16, 40]) * 64 * 1024,
@@ -141,7 +148,7 @@ impl Driver {
             rng,
             engine: None,
             config,
-            _directory: directory,
+            _directory: temporary,
             disk,
             history: History::default(),
             syncs_failed: 0,

@@ -1,9 +1,9 @@
 //! What a client does next.
 
+use super::Mood;
 use super::compose::{BACKOFF, Wish};
 use super::link::{Link, What};
 use super::party::Held;
-use super::Mood;
 use crate::oracle::Settling;
 use crate::plan::Role;
 use ackring::wire::{Op, compose};
@@ -67,11 +67,31 @@ impl Link {
         Wish {
             key: dice.per_mille(150).then(|| dice.below(keys)),
             variant: u64::from(dice.per_mille(150)),
-            priority: if dice.per_mille(800) { 0 } else { dice.below(8) as u8 },
-            delay_ms: if dice.per_mille(850) { 0 } else { dice.pick(&[1, 10, 80, 700]) },
-            ttl_ms: if dice.per_mille(900) { 0 } else { dice.pick(&[1, 30, 300, 5_000]) },
-            lease_ms: if dice.per_mille(850) { 0 } else { dice.pick(&[1, 20, 900]) },
-            max_attempts: if dice.per_mille(850) { 0 } else { dice.range(1, 4) as u16 },
+            priority: if dice.per_mille(800) {
+                0
+            } else {
+                dice.below(8) as u8
+            },
+            delay_ms: if dice.per_mille(850) {
+                0
+            } else {
+                dice.pick(&[1, 10, 80, 700])
+            },
+            ttl_ms: if dice.per_mille(900) {
+                0
+            } else {
+                dice.pick(&[1, 30, 300, 5_000])
+            },
+            lease_ms: if dice.per_mille(850) {
+                0
+            } else {
+                dice.pick(&[1, 20, 900])
+            },
+            max_attempts: if dice.per_mille(850) {
+                0
+            } else {
+                dice.range(1, 4) as u16
+            },
             payload_len: payload_len as usize,
             meta_len: dice.pick(&[8, 8, 8, 30]),
         }
@@ -92,9 +112,15 @@ impl Link {
         if self.dice.per_mille(80) {
             let other = self.any_queue();
             let more = self.wishes();
-            return self.party.borrow_mut().step(&[], &[(queue, wishes), (other, more)]);
+            return self
+                .party
+                .borrow_mut()
+                .step(&[], &[(queue, wishes), (other, more)]);
         }
+        // Whether a key's first job came at this level or at another nobody could tell.
+        let is_keyed = wishes.iter().any(|wish| wish.key.is_some());
         let level = match self.dice.below(10) {
+            _ if is_keyed => None,
             0 => Some(Durability::Memory),
             1 => Some(Durability::Written),
             2 => Some(Durability::Synced),
@@ -119,7 +145,10 @@ impl Link {
         let wait_ms = self.dice.pick(&[0, 0, 5, 50, 400]);
         let bytes = self.dice.pick(&[0, 0, 0, 1, 100, 3_000]);
         let lease_ms = self.dice.pick(&[0, 0, 0, 1, 15, 200, 8_000]);
-        let key = self.party.borrow_mut().reserve(queues, jobs, wait_ms, bytes, lease_ms);
+        let key = self
+            .party
+            .borrow_mut()
+            .reserve(queues, jobs, wait_ms, bytes, lease_ms);
         Some(key)
     }
 
@@ -243,7 +272,9 @@ impl Link {
             10..13 => Some(party.change_queue(queue, Op::QueuePause)),
             13..19 => Some(party.change_queue(queue, Op::QueueResume)),
             19 => {
-                let states = self.dice.pick(&[0b1_1110, 0b1111_1110, 0b1_0000, 0b0_0100, 0b1110_0000]);
+                let states = self
+                    .dice
+                    .pick(&[0b1_1110, 0b1111_1110, 0b1_0000, 0b0_0100, 0b1110_0000]);
                 Some(party.purge(queue, states))
             }
             20 | 21 if is_deletable => Some(party.change_queue(queue, Op::QueueDelete)),

@@ -25,12 +25,7 @@ const KEYED_STAMPS: u64 = 1 << 48;
 
 impl Party {
     /// Puts wishes into a batch, and tells the oracle.
-    fn wish(
-        &mut self,
-        queue: usize,
-        level: Durability,
-        wishes: &[Wish],
-    ) -> (EnqueueBuilder, Vec<IntentRef>) {
+    fn wish(&mut self, queue: usize, level: Durability, wishes: &[Wish]) -> (EnqueueBuilder, Vec<IntentRef>) {
         let mut batch = EnqueueBuilder::new();
         let mut intents = Vec::new();
         for wish in wishes {

@@ -1,7 +1,7 @@
 //! The end of a history: everything that is there is handed out and acked, and then nothing may be left.
 
-use super::link::{Link, What};
 use super::compose::Wish;
+use super::link::{Link, What};
 use crate::oracle::Settling;
 use ackring::wire::{Op, STATES_ALL, compose};
 use ackring::{ErrorCode, QueueStats, Verb};
@@ -37,7 +37,8 @@ const LEASE_MS: u32 = 600_000;
 
 impl Link {
     pub(super) fn drain_on(&mut self, now_ms: u64) {
-        let open = !self.party.borrow().pending.is_empty() || self.sent.values().any(|(what, _)| *what == What::Look);
+        let open = !self.party.borrow().pending.is_empty()
+            || self.sent.values().any(|(what, _)| *what == What::Look);
         if open || now_ms < self.drain.wait_until_ms || self.handles.contains(&None) {
             return;
         }
@@ -147,7 +148,10 @@ impl Link {
             && let Some(code) = self.drain.refused.take()
         {
             let full = self.drain.queue > 1 && code == ErrorCode::SlabFull;
-            assert!(full, "CHECK leak: everything is drained, and a job is refused with {code}");
+            assert!(
+                full,
+                "CHECK leak: everything is drained, and a job is refused with {code}"
+            );
         }
     }
 }

@@ -3,12 +3,12 @@
 use super::party::{Held, Party};
 use super::{Mood, Stage};
 use crate::actor::Actor;
-use crate::rng::Rng;
 use crate::oracle::{Answer, ConnRef, Event, Seen};
 use crate::plan::Role;
+use crate::rng::Rng;
 use ackring::wire::{
-    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome, compose,
-    response,
+    DeliverEntry, DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Hello, Op, Outcome, Welcome,
+    compose, response,
 };
 use ackring::{Class, ErrorCode, JobId, limits};
 use std::cell::RefCell;
@@ -17,6 +17,9 @@ use std::rc::Rc;
 
 /// Without an answer for this long a client connects anew, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
+
+/// The same where nothing goes wrong but time, which may jump.
+const CALM_PATIENCE_MS: u64 = 600_000;
 
 /// What an answer will be the answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +127,11 @@ impl Link {
             version_max: 1,
             features: 0,
             frame_bytes_max: 0,
-            heartbeat_ms: plan.heartbeat_ms,
+            heartbeat_ms: match self.stage.mood.get() {
+                Mood::Work => plan.heartbeat_ms,
+                // Time may jump further than any heartbeat, and no connection is lost any more.
+                _ => 0,
+            },
             session: plan.session,
             name: "sim",
         };
@@ -179,7 +186,8 @@ impl Link {
     fn resend(&mut self) {
         let keys: Vec<u64> = {
             let party = self.party.borrow();
-            let idle = |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
+            let idle =
+                |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
             let idle = party.pending.iter().filter(|(_, pending)| idle(pending));
             idle.map(|(key, _)| *key).collect()
         };
@@ -205,13 +213,21 @@ impl Link {
             let code = ErrorCode::from_u16(reply.number).expect("a known code");
             (code, reply)
         });
+        if let Some((code, reply)) = &error {
+            let oracle = self.stage.oracle.borrow();
+            oracle.remark(format!("{what:?} on {conn} is refused: {code}: {}", reply.text));
+        }
         if !matches!(what, What::Request(_) | What::Again(_)) {
             self.stage.oracle.borrow_mut().conn_alive(conn, sent.0, sent.1);
         }
         match (what, error) {
             (What::Hello, None) => self.welcomed(frame.body, sent.0),
             (What::Hello, Some((code, reply))) => {
-                assert!(code.class() == Class::Reconnect, "HELLO is answered {code}: {}", reply.text);
+                assert!(
+                    code.class() == Class::Reconnect,
+                    "HELLO is answered {code}: {}",
+                    reply.text
+                );
                 self.gives_up = true;
             }
             (What::Open(queue), None) => {
@@ -224,7 +240,10 @@ impl Link {
             (What::Request(key), error) => self.request_answered(key, sent, &header, frame.body, error),
             (What::Again(request), error) => {
                 let answer = self.answer(&header, frame.body, error.map(|(code, _)| code));
-                self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+                self.stage
+                    .oracle
+                    .borrow_mut()
+                    .answered(request, conn, sent, answer);
             }
             (What::Subscribe, None) => {
                 let subscription = response::decode_handle(frame.body).expect("a subscription");
@@ -298,7 +317,13 @@ impl Link {
         error: Option<(ErrorCode, ErrorReply)>,
     ) {
         let Some(conn) = self.conn else { return };
-        let Some(request) = self.party.borrow().pending.get(&key).map(|pending| pending.request) else {
+        let Some(request) = self
+            .party
+            .borrow()
+            .pending
+            .get(&key)
+            .map(|pending| pending.request)
+        else {
             // Answered on another connection before.
             return;
         };
@@ -312,7 +337,10 @@ impl Link {
             Answer::Deliveries(seen) => !seen.is_empty(),
             Answer::Refused(_) => false,
         };
-        self.stage.oracle.borrow_mut().answered(request, conn, sent, answer);
+        self.stage
+            .oracle
+            .borrow_mut()
+            .answered(request, conn, sent, answer);
         if self.drain.waits_for == Some(key) {
             self.drain.refused = code;
         }
@@ -433,7 +461,9 @@ impl Link {
     }
 
     fn stay_alive(&mut self) {
-        if !self.sent.is_empty() && self.now_ms > self.heard_ms + PATIENCE_MS {
+        let is_calm = self.stage.mood.get() != Mood::Work;
+        let patience_ms = if is_calm { CALM_PATIENCE_MS } else { PATIENCE_MS };
+        if !self.sent.is_empty() && self.now_ms > self.heard_ms + patience_ms {
             self.gives_up = true;
         }
         let heartbeat_ms = u64::from(self.party.borrow().plan.heartbeat_ms);
@@ -544,7 +574,10 @@ impl Actor for Link {
         let is_drained = self.stage.drained.get();
         match self.stage.mood.get() {
             Mood::Drain => is_drainer && !is_drained,
-            _ => !is_drainer && now_ms >= self.away_until_ms,
+            _ if is_drainer => false,
+            Mood::Work => now_ms >= self.away_until_ms,
+            // There may be room for a few only.
+            Mood::Finish => !self.party.borrow().is_finished(),
         }
     }
 }

@@ -7,12 +7,12 @@ mod drain;
 mod link;
 mod party;
 
-use crate::rng::Rng;
-use crate::trace::Trace;
-use ackring::engine::{Engine, RecoverySummary};
 use crate::actor::{Actor, Cast, Crash, Judge};
 use crate::oracle::{Loss, Oracle};
 use crate::plan::{PartyPlan, Plan, Role};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use ackring::engine::{Engine, RecoverySummary};
 use link::Link;
 use party::Party;
 use std::cell::{Cell, RefCell};
@@ -111,10 +111,17 @@ impl Judge for Bench {
         for (number, party) in self.parties.iter().enumerate() {
             let party = party.borrow();
             if !party.is_finished() {
-                text += &format!("; party {number}, {:?}: {}", party.plan.role, party.what_is_open());
+                text += &format!(
+                    "; party {number}, {:?}: {}",
+                    party.plan.role,
+                    party.what_is_open()
+                );
             }
         }
-        for stats in engine.map(|engine| engine.queue_list("", 100)).unwrap_or_default() {
+        for stats in engine
+            .map(|engine| engine.queue_list("", 100))
+            .unwrap_or_default()
+        {
             text += &format!("; queue {}: {:?}", stats.name, stats.counts);
         }
         text

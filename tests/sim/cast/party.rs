@@ -1,9 +1,9 @@
 //! A session: its numbers, its open requests, the deliveries that its connections hold.
 
 use super::Stage;
-use crate::rng::Rng;
 use crate::oracle::{ConnRef, RequestRef};
 use crate::plan::PartyPlan;
+use crate::rng::Rng;
 use ackring::{Token, limits};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -72,7 +72,10 @@ impl Party {
     pub fn what_is_open(&self) -> String {
         let open = self.pending.values();
         let text = |one: &Pending| {
-            format!("request {} for queues {:?} on {:?}, again at {}", one.request, one.queues, one.on, one.retry_ms)
+            format!(
+                "request {} for queues {:?} on {:?}, again at {}",
+                one.request, one.queues, one.on, one.retry_ms
+            )
         };
         open.map(text).collect::<Vec<_>>().join(", ")
     }

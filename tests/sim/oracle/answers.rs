@@ -261,7 +261,11 @@ impl Oracle {
             match codes.get(&position) {
                 None => self.settled_one(request, settling, named, replayed),
                 Some(ErrorCode::AlreadySettled) => {
-                    let twice = settlings.iter().filter(|other| other.token == settling.token).count() > 1;
+                    let twice = settlings
+                        .iter()
+                        .filter(|other| other.token == settling.token)
+                        .count()
+                        > 1;
                     self.already_settled(request, settling, named, twice);
                 }
                 Some(ErrorCode::LeaseLost) => self.lease_lost(request, settling, settlings),
@@ -276,10 +280,16 @@ impl Oracle {
                 Some(ErrorCode::LeaseLost | ErrorCode::JobNotFound)
             );
             let granted = settlings.iter().enumerate().any(|(other, one)| {
-                one.token == settling.token && !matches!(codes.get(&other), Some(ErrorCode::LeaseLost | ErrorCode::JobNotFound))
+                one.token == settling.token
+                    && !matches!(
+                        codes.get(&other),
+                        Some(ErrorCode::LeaseLost | ErrorCode::JobNotFound)
+                    )
             });
             let once = self.requests[request].unanswered == 0 || settlings.len() > codes.len();
-            if refused && !granted && once
+            if refused
+                && !granted
+                && once
                 && let Some(job) = self.jobs.get_mut(&settling.token.id.0)
             {
                 job.may_end.remove(&request);
@@ -322,7 +332,7 @@ impl Oracle {
             );
         }
         if let Some((_, _, Some(acked))) = job.over
-            && acked != attempt
+            && (acked < attempt || acked != attempt && settling.verb == Verb::Ack)
         {
             broken!(
                 "settled-twice",
@@ -339,7 +349,11 @@ impl Oracle {
         if let Some(own) = own {
             let delivery = &mut job.deliveries[own];
             if settling.verb == Verb::Extend {
-                let lease_ms = if settling.arg == 0 { queue_lease_ms } else { settling.arg };
+                let lease_ms = if settling.arg == 0 {
+                    queue_lease_ms
+                } else {
+                    settling.arg
+                };
                 delivery.extends.remove(&request);
                 // Where others are under way nobody knows which one comes last.
                 if delivery.extends.is_empty() && !replayed {
@@ -385,11 +399,20 @@ impl Oracle {
     fn lease_lost(&mut self, request: RequestRef, settling: &Settling, all: &[Settling]) {
         let id = settling.token.id.0;
         // Settled twice in one request: the first mention decides.
-        if all.iter().filter(|other| other.token.id == settling.token.id).count() > 1 {
+        if all
+            .iter()
+            .filter(|other| other.token.id == settling.token.id)
+            .count()
+            > 1
+        {
             return;
         }
         let job = &self.jobs[&id];
-        let Some(own) = job.deliveries.iter().find(|own| own.attempt == settling.token.attempt) else {
+        let Some(own) = job
+            .deliveries
+            .iter()
+            .find(|own| own.attempt == settling.token.attempt)
+        else {
             return;
         };
         if job.deliveries.iter().any(|later| later.attempt > own.attempt) {
@@ -420,7 +443,11 @@ impl Oracle {
             let Some(job) = self.jobs.get(&settling.token.id.0) else {
                 return;
             };
-            let Some(own) = job.deliveries.iter().find(|own| own.attempt == settling.token.attempt) else {
+            let Some(own) = job
+                .deliveries
+                .iter()
+                .find(|own| own.attempt == settling.token.attempt)
+            else {
                 return;
             };
             if job.deliveries.iter().any(|later| later.attempt > own.attempt) {
@@ -475,7 +502,10 @@ impl Oracle {
                 Some(ErrorCode::JobNotFound) => self.not_found(*id, Some(request)),
                 Some(ErrorCode::WrongState) => {
                     if !self.may_be_over(*id, Some(request)) {
-                        broken!("lost-job", "job {id:016x} is said to be finished, and nothing can have ended it");
+                        broken!(
+                            "lost-job",
+                            "job {id:016x} is said to be finished, and nothing can have ended it"
+                        );
                     }
                     if let Some(job) = self.jobs.get_mut(id) {
                         job.perhaps_over = true;
@@ -525,7 +555,11 @@ impl Oracle {
             broken!("back-after-end", "job {id:016x} was over and is {}", status.state);
         }
         if status.state.is_finished() && !self.may_be_over(id, None) {
-            broken!("lost-job", "job {id:016x} is {}, and nothing can have ended it", status.state);
+            broken!(
+                "lost-job",
+                "job {id:016x} is {}, and nothing can have ended it",
+                status.state
+            );
         }
         self.check_dead(status);
     }
@@ -540,10 +574,7 @@ impl Oracle {
 
     /// A job dies of its limit or of a rejection.
     pub(super) fn check_dead(&self, status: &JobStatus) {
-        let rejected = self
-            .jobs
-            .get(&status.id.0)
-            .is_some_and(|job| job.reject_sent);
+        let rejected = self.jobs.get(&status.id.0).is_some_and(|job| job.reject_sent);
         if status.state == JobState::Dead && !rejected && status.attempts < status.max_attempts {
             broken!(
                 "dead-too-early",

@@ -1,7 +1,9 @@
 //! Deliveries: bodies, attempts, leases, order.
 
 use super::jobs::Excuse;
-use super::{ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Source, broken, meta_of, payload_of, stamp_of};
+use super::{
+    ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Source, broken, meta_of, payload_of, stamp_of,
+};
 use ackring::Durability;
 use std::collections::{BTreeSet, HashMap};
 
@@ -98,7 +100,10 @@ impl Oracle {
         if seen.meta != meta_of(intent.stamp, intent.meta_len)
             || seen.payload != payload_of(intent.stamp, intent.payload_len)
         {
-            broken!("body", "job {id:016x} came with another body than it was sent with");
+            broken!(
+                "body",
+                "job {id:016x} came with another body than it was sent with"
+            );
         }
         if (seen.queue, seen.priority) != (intent.queue, intent.priority) {
             broken!(
@@ -200,7 +205,11 @@ impl Oracle {
                 self.conns[conn].suspects.push(suspect);
             }
             Excuse::None(text) => {
-                broken!("two-leases", "{text}; and attempt {} was handed out", seen.attempt)
+                broken!(
+                    "two-leases",
+                    "{text}; and attempt {} was handed out",
+                    seen.attempt
+                )
             }
         }
     }

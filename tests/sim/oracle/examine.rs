@@ -108,7 +108,12 @@ impl Oracle {
         }
         let alive = counts.ready + counts.scheduled + counts.leased + counts.dead;
         let over = counts.done + counts.cancelled + counts.expired;
-        if self.power_cuts == 0 && counts.enqueued != alive + over {
+        // Events of jobs that are not logged outlive the jobs where their queue was logged again.
+        let in_memory = self
+            .intents
+            .iter()
+            .any(|intent| intent.queue == queue && intent.level == Durability::Memory);
+        if self.power_cuts == 0 && !in_memory && counts.enqueued != alive + over {
             broken!(
                 "stats",
                 "queue {queue}: {} jobs were accepted, {alive} are there and {over} are over: {counts:?}",
@@ -140,14 +145,20 @@ impl Oracle {
         let intent = &self.intents[job.intent];
         let own = self.survived(job.born);
         if !own && intent.level == Durability::Memory && self.loss.is_some() {
-            broken!("unexpected-job", "job {id:016x} of durability memory survived a restart");
+            broken!(
+                "unexpected-job",
+                "job {id:016x} of durability memory survived a restart"
+            );
         }
         if !is_over {
             let expected = (intent.queue, intent.priority, intent.payload_len as u32);
             if (queue, status.priority, status.payload_bytes) != expected
                 || status.meta != super::meta_of(intent.stamp, intent.meta_len)
             {
-                broken!("body", "job {id:016x} is listed as {status:?}, expected {expected:?}");
+                broken!(
+                    "body",
+                    "job {id:016x} is listed as {status:?}, expected {expected:?}"
+                );
             }
             if let Some((safe, _, _)) = job.over
                 && self.survived(safe)
@@ -217,10 +228,18 @@ impl Oracle {
             _ => true,
         };
         if !why {
-            broken!("lost-job", "job {id:016x} is {}, and nobody asked for that", status.state);
+            broken!(
+                "lost-job",
+                "job {id:016x} is {}, and nobody asked for that",
+                status.state
+            );
         }
         if status.state.is_finished() && !self.may_be_over(id, None) {
-            broken!("lost-job", "job {id:016x} is {}, and nothing can have ended it", status.state);
+            broken!(
+                "lost-job",
+                "job {id:016x} is {}, and nothing can have ended it",
+                status.state
+            );
         }
     }
 
@@ -274,9 +293,7 @@ impl Oracle {
                 let known = facts.job.is_some_and(|id| listed.contains_key(&id));
                 let may_be_gone = match facts.job {
                     Some(id) => self.may_be_over(id, None),
-                    None => {
-                        facts.ttl_ms > 0 || self.may_be_swept(facts.queue, record.first_sent)
-                    }
+                    None => facts.ttl_ms > 0 || self.may_be_swept(facts.queue, record.first_sent),
                 };
                 if known || by_stamp.contains(&facts.stamp) {
                     there.push(format!("job {:x}", facts.stamp));
@@ -297,10 +314,16 @@ impl Oracle {
                 if self.intents[job.intent].level == Durability::Memory {
                     continue;
                 }
-                let alone = job.may_end.iter().all(|other| *other == number || !self.may_apply(*other));
+                let alone = job
+                    .may_end
+                    .iter()
+                    .all(|other| *other == number || !self.may_apply(*other));
                 if !status.state.is_finished() {
                     absent.push(format!("ack of {}", settling.token.id));
-                } else if status.state == JobState::Done && alone {
+                } else if status.state == JobState::Done
+                    && alone
+                    && status.deliveries == settling.token.attempt
+                {
                     there.push(format!("ack of {}", settling.token.id));
                 }
             }
@@ -323,7 +346,9 @@ impl Oracle {
         for id in ids {
             let survived = self.survived(self.jobs[&id].born);
             let may_be_over = self.may_be_over(id, None);
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
             match listed.get(&id) {
                 Some(status) => {
                     let is_over = status.state.is_finished();
@@ -331,7 +356,8 @@ impl Oracle {
                     job.floor = (status.deliveries, status.state == JobState::Leased);
                     job.deliveries.retain(|known| known.attempt <= status.deliveries);
                     for known in &mut job.deliveries {
-                        if !is_over && known.attempt == status.deliveries && status.state == JobState::Leased {
+                        if !is_over && known.attempt == status.deliveries && status.state == JobState::Leased
+                        {
                             known.settled = None;
                         }
                         known.safe = Safe::Synced;
@@ -360,7 +386,10 @@ impl Oracle {
                 }
                 None => {
                     let safe = Safe::Synced;
-                    job.over = job.over.map(|(_, at, acked)| (safe, at, acked)).or(Some((safe, self.event, None)));
+                    job.over = job
+                        .over
+                        .map(|(_, at, acked)| (safe, at, acked))
+                        .or(Some((safe, self.event, None)));
                 }
             }
         }
@@ -381,7 +410,9 @@ impl Oracle {
 
 fn list(engine: &Engine, name: &str) -> Vec<JobStatus> {
     let mut jobs = Vec::new();
-    let Ok(queue) = engine.find_queue(name) else { return jobs };
+    let Ok(queue) = engine.find_queue(name) else {
+        return jobs;
+    };
     let mut cursor = 0;
     loop {
         match engine.list_jobs(queue, None, cursor, 1_000) {

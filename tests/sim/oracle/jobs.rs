@@ -65,10 +65,7 @@ impl Oracle {
             );
         }
         let request = self.intents[intent].request;
-        if replayed
-            && self.intents[intent].lost
-            && self.requests[request].sends_this_boot <= 1
-        {
+        if replayed && self.intents[intent].lost && self.requests[request].sends_this_boot <= 1 {
             broken!(
                 "remembered-but-lost",
                 "request {request} is said to have been applied, and its job with stamp {stamp:x} was lost"

@@ -28,7 +28,11 @@ impl Oracle {
         let (queue, stamp) = (facts.queue, facts.stamp);
         let sent_ms = self.requests[facts.request].first_sent_ms;
         let now_ms = self.now_ms;
-        if let Some(known) = self.keys.iter_mut().find(|known| known.id == id && known.queue == queue) {
+        if let Some(known) = self
+            .keys
+            .iter_mut()
+            .find(|known| known.id == id && known.queue == queue)
+        {
             known.safe = known.safe.or_safer(safe);
             return;
         }
@@ -66,7 +70,10 @@ impl Oracle {
         self.counts.duplicates += 1;
         let facts = self.intents[intent].clone();
         let Some(key) = facts.key else {
-            broken!("duplicate", "a job without a key is said to be a duplicate of {id:016x}");
+            broken!(
+                "duplicate",
+                "a job without a key is said to be a duplicate of {id:016x}"
+            );
         };
         let asked_ms = self.requests[facts.request].first_sent_ms;
         let window_ms = self.queues[facts.queue].options.dedupe_window_ms;
@@ -79,7 +86,10 @@ impl Oracle {
                 );
             }
         } else {
-            let gone = self.keys.iter().any(|known| known.id == id && known.queue == facts.queue);
+            let gone = self
+                .keys
+                .iter()
+                .any(|known| known.id == id && known.queue == facts.queue);
             if gone {
                 broken!(
                     "remembered-but-lost",
@@ -92,7 +102,10 @@ impl Oracle {
             self.learn(first, id, safe, false);
             self.note_key(first, id, safe, false);
         }
-        let first = self.keys.iter().find(|known| known.id == id && known.queue == facts.queue);
+        let first = self
+            .keys
+            .iter()
+            .find(|known| known.id == id && known.queue == facts.queue);
         if let Some(first) = first
             && asked_ms >= first.to_ms + window_ms
         {

@@ -263,6 +263,11 @@ impl Oracle {
         self.now_ms
     }
 
+    /// Something for those who read the trace.
+    pub fn remark(&self, line: String) {
+        self.trace.note(line);
+    }
+
     fn tick(&mut self) -> Event {
         self.event += 1;
         self.event
@@ -310,7 +315,10 @@ impl Oracle {
         let conn = &mut self.conns[conn];
         conn.alive_ms = conn.alive_ms.max(sent_ms);
         if let Some((_, text)) = conn.suspects.iter().find(|(at, _)| *at < sent) {
-            broken!("two-leases", "{text}; and the connection of the first was never lost");
+            broken!(
+                "two-leases",
+                "{text}; and the connection of the first was never lost"
+            );
         }
     }
 

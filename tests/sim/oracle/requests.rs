@@ -102,10 +102,7 @@ impl Oracle {
     pub fn sent(&mut self, request: RequestRef, conn: ConnRef) -> (Event, u64) {
         let event = self.tick();
         let (now_ms, boots) = (self.now_ms, self.boots);
-        let line = format!(
-            "#{event} request {request} on {conn}: {}",
-            self.describe(request)
-        );
+        let line = format!("#{event} request {request} on {conn}: {}", self.describe(request));
         self.trace.note(line);
         let record = &mut self.requests[request];
         record.sends += 1;
@@ -145,7 +142,11 @@ impl Oracle {
                     intent.stamp,
                     intent.queue,
                     intent.level,
-                    if intent.delay_ms + intent.ttl_ms > 0 { "~" } else { "" }
+                    if intent.delay_ms + intent.ttl_ms > 0 {
+                        "~"
+                    } else {
+                        ""
+                    }
                 )
             })
             .collect();
@@ -172,10 +173,7 @@ impl Oracle {
                 }
             }
             Ask::Purge(queue, _) | Ask::Delete(queue) => {
-                self.queues[queue].sweeps.push(Sweep {
-                    request,
-                    until: None,
-                });
+                self.queues[queue].sweeps.push(Sweep { request, until: None });
                 if matches!(ask, Ask::Delete(_)) {
                     self.void_keys(queue);
                     self.queues[queue].paused = None;
@@ -194,9 +192,8 @@ impl Oracle {
 
     fn expect_settling(&mut self, request: RequestRef, settling: &Settling) {
         let now_ms = self.now_ms;
-        let queue_lease_ms = |oracle: &Self, intent: IntentRef| {
-            oracle.queues[oracle.intents[intent].queue].options.lease_ms
-        };
+        let queue_lease_ms =
+            |oracle: &Self, intent: IntentRef| oracle.queues[oracle.intents[intent].queue].options.lease_ms;
         let Some(job) = self.jobs.get(&settling.token.id.0) else {
             return;
         };
@@ -254,9 +251,10 @@ impl Oracle {
 
     /// Whether a purge or a deletion may have hit what was there at `alive_at`.
     pub(super) fn may_be_swept(&self, queue: usize, alive_at: Event) -> bool {
-        self.queues[queue].sweeps.iter().any(|sweep| {
-            self.may_apply(sweep.request) && sweep.until.is_none_or(|until| until > alive_at)
-        })
+        self.queues[queue]
+            .sweeps
+            .iter()
+            .any(|sweep| self.may_apply(sweep.request) && sweep.until.is_none_or(|until| until > alive_at))
     }
 
     /// Whether the TTL of a job may have passed.
