@@ -1,15 +1,12 @@
 //! What a power cut must not take, whatever the disk forgets: what was synced, whole steps, and the knowledge of which
 //! ids were given out (or a worker's old token would settle another job).
 
-#[path = "../sim/disk.rs"]
-mod disk;
-
+use super::disk::{SimDisk, SimOptions};
 use super::world::World;
 use ackring::engine::{EnqueueReply, QueueId, RequestId};
 use ackring::{
     EnqueueBatch, EnqueueBuilder, JobId, JobOptions, QueueOptions, SettleBatch, SettleBuilder, Token,
 };
-use disk::{SimDisk, SimOptions};
 use std::collections::HashSet;
 
 /// Enqueues and finishes some jobs, one at a time, so that one slot is used again and again.

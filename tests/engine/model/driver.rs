@@ -699,14 +699,14 @@ impl Driver {
 
     /// What must come of each, by the model; nothing is changed.
     fn expect(&self, settlings: &[Settling]) -> Vec<Settled> {
-        let mut held = BTreeSet::new();
+        let mut held = BTreeMap::new();
         settlings
             .iter()
             .map(|settling| {
                 let is_known = self.engine().job(settling.token.id).is_ok();
                 let settled = self.model.judge(settling.token, settling.verb, &held, is_known);
                 if settled == Settled::Done {
-                    held.insert(settling.token.id);
+                    held.insert(settling.token.id, settling.verb);
                 }
                 settled
             })

@@ -57,6 +57,7 @@ impl Face {
 
     fn is_shown_by(&self, status: &JobStatus) -> bool {
         let has_time = matches!(self.state, JobState::Leased | JobState::Scheduled);
+        let is_over = self.state.is_finished();
         self.state == status.state
             && self.attempt == status.deliveries
             && self.failures == status.failures
@@ -64,8 +65,23 @@ impl Face {
             && self.expires_ms == status.expires_ms
             && self.last_error == status.last_error
             && self.result == status.result
-            && (self.state.is_finished() || self.limit - self.releases == status.max_attempts)
+            && (is_over || self.limit.checked_sub(self.releases) == Some(status.max_attempts))
+            && (is_over || self.attempt.checked_sub(self.releases) == Some(status.attempts))
             && (!has_time || self.at_ms == status.at_ms)
+    }
+
+    /// This face with the counters of an earlier one: a hand-out is logged without them, and the record that
+    /// raised them may be lost.
+    fn counted_as(&self, earlier: &Self) -> Self {
+        Self {
+            limit: earlier.limit,
+            releases: earlier.releases,
+            failures: earlier.failures,
+            expiries: earlier.expiries,
+            expires_ms: earlier.expires_ms,
+            last_error: earlier.last_error.clone(),
+            ..self.clone()
+        }
     }
 
     fn put_on(&self, job: &mut Job) {
@@ -256,20 +272,27 @@ impl Driver {
                 self.adopt_job(&status, queue, durable_op);
             }
         }
+        let mut over = BTreeSet::new();
         for (id, faces) in &self.history.faces {
             if there.contains(id) || self.model.queues[self.history.jobs[id].queue].name.is_empty() {
                 continue;
             }
             let (may_be, may_be_new) = possible(faces, durable_op);
-            let may_be_over = may_be.iter().any(|(_, face)| face.state.is_finished());
+            let finished = may_be.iter().rfind(|(_, face)| face.state.is_finished());
             assert!(
-                may_be_new || may_be_over,
+                may_be_new || finished.is_some(),
                 "{id} is lost; durable op {durable_op}: {may_be:?}"
             );
+            // Not kept any more, but what the log tells of it may be read again by a later start.
+            if let Some((_, face)) = finished {
+                let mut job = self.history.jobs[id].clone();
+                face.put_on(&mut job);
+                self.model.jobs.insert(*id, job);
+                over.insert(*id);
+            }
         }
-        self.model
-            .jobs
-            .retain(|id, job| there.contains(id) && !job.volatile);
+        let stays = |id: &JobId| there.contains(id) || over.contains(id);
+        self.model.jobs.retain(|id, job| stays(id) && !job.volatile);
         for queue in &mut self.model.queues {
             queue.keys.retain(|_, known| !known.volatile);
             for known in queue.keys.values_mut() {
@@ -285,7 +308,21 @@ impl Driver {
         };
         let now_ms = self.now_ms;
         let (may_be, _) = possible(faces, durable_op);
-        let shown = may_be.iter().rev().map(|(_, face)| face.at(now_ms));
+        let shown = (0..may_be.len()).rev().flat_map(|now| {
+            let face = may_be[now].1.at(now_ms);
+            let counted = (0..=now).rev().map(|then| face.counted_as(&may_be[then].1));
+            // An error text stands only in the record that brought it.
+            let told = (0..=now).any(|then| may_be[then].1.last_error == status.last_error);
+            let with_text = counted.map(|face| Face {
+                last_error: if told {
+                    status.last_error.clone()
+                } else {
+                    face.last_error.clone()
+                },
+                ..face
+            });
+            with_text.collect::<Vec<_>>()
+        });
         let mut shown = shown.flat_map(|face| {
             // A retry and the end of its TTL may fall together, as two records.
             let before = Face {

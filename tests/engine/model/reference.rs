@@ -161,16 +161,20 @@ impl Model {
         job.logged_at_ms = job.at_ms;
     }
 
-    /// What a settlement comes to, `held` being the jobs that this batch has settled before it.
-    pub fn judge(&self, token: Token, verb: Verb, held: &BTreeSet<JobId>, is_known: bool) -> Settled {
+    /// What a settlement comes to, `held` being what this batch did to jobs before it.
+    pub fn judge(&self, token: Token, verb: Verb, held: &BTreeMap<JobId, Verb>, is_known: bool) -> Settled {
         let ack_or_lost = if verb == Verb::Ack {
             Settled::Before
         } else {
             Settled::LeaseLost
         };
         match self.jobs.get(&token.id) {
-            Some(job) if job.is_live() && job.attempt == token.attempt && held.contains(&token.id) => {
-                ack_or_lost
+            Some(job) if job.is_live() && job.attempt == token.attempt && held.contains_key(&token.id) => {
+                if held[&token.id] == Verb::Ack {
+                    ack_or_lost
+                } else {
+                    Settled::LeaseLost
+                }
             }
             Some(job) if job.state == JobState::Leased && job.attempt == token.attempt => Settled::Done,
             Some(job) if job.is_live() => Settled::LeaseLost,
