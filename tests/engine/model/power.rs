@@ -22,6 +22,8 @@ struct Face {
     expiries: u16,
     expires_ms: u64,
     at_ms: u64,
+    /// A deadline that was made shorter is not logged, but a copy of the job tells it.
+    shortened_ms: u64,
     last_error: Option<Vec<u8>>,
     result: Option<Vec<u8>>,
 }
@@ -41,6 +43,7 @@ impl Face {
             } else {
                 job.at_ms
             },
+            shortened_ms: job.at_ms,
             last_error: job.last_error.clone(),
             result: job.result.clone(),
         }
@@ -67,7 +70,7 @@ impl Face {
             && self.result == status.result
             && (is_over || self.limit.checked_sub(self.releases) == Some(status.max_attempts))
             && (is_over || self.attempt.checked_sub(self.releases) == Some(status.attempts))
-            && (!has_time || self.at_ms == status.at_ms)
+            && (!has_time || [self.at_ms, self.shortened_ms].contains(&status.at_ms))
     }
 
     /// This face with the counters of an earlier one: a hand-out is logged without them, and the record that
@@ -347,6 +350,9 @@ impl Driver {
             assert_eq!(status.meta, job.meta);
         }
         face.put_on(&mut job);
+        if job.state == JobState::Leased {
+            (job.at_ms, job.logged_at_ms) = (status.at_ms, status.at_ms);
+        }
         self.model.jobs.insert(job.id, job);
     }
 }
