@@ -1,8 +1,8 @@
 //! What a power cut must not take, whatever the disk forgets: what was synced, whole steps, and the knowledge of which
 //! ids were given out (or a worker's old token would settle another job).
 
-use super::disk::{SimDisk, SimOptions};
-use super::world::World;
+use crate::disk::{SimDisk, SimOptions};
+use crate::world::World;
 use ackring::engine::{EnqueueReply, QueueId, RequestId};
 use ackring::{
     EnqueueBatch, EnqueueBuilder, JobId, JobOptions, QueueOptions, SettleBatch, SettleBuilder, Token,

@@ -161,7 +161,7 @@ impl Model {
         job.logged_at_ms = job.at_ms;
     }
 
-    /// What a settlement comes to, `held` being what this batch did to jobs before it.
+    /// What a settlement comes to, `held` being the jobs that this batch has settled before it, and how.
     pub fn judge(&self, token: Token, verb: Verb, held: &BTreeMap<JobId, Verb>, is_known: bool) -> Settled {
         let ack_or_lost = if verb == Verb::Ack {
             Settled::Before
