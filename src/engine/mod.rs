@@ -143,6 +143,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Where the log ends: what was logged so far is on the disk once [`durable`](Self::durable) has reached it. For
+    /// tests.
+    #[doc(hidden)]
+    pub fn log_end(&self) -> LogPosition {
+        self.durable.tail()
+    }
+
     /// Where everything is durable up to: what a `synced` confirmation waits for.
     pub fn durable(&self) -> LogPosition {
         self.durable.durable()
