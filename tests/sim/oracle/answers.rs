@@ -375,6 +375,7 @@ impl Oracle {
                 // Where others are under way nobody knows which one comes last.
                 if delivery.extends.is_empty() && !replayed {
                     delivery.lease_ms = sent_ms + u64::from(lease_ms);
+                    delivery.extended = Some(safe);
                 }
             } else {
                 delivery.settled = Some((request, safe));

@@ -297,6 +297,7 @@ impl Oracle {
         };
         let born_ms = self.requests[self.intents[intent].request].first_sent_ms;
         let held_ms = asked_ms.max(born_ms);
+        let touched = self.sent_under(seen.id, seen.attempt);
         let delivery = Delivery {
             attempt: seen.attempt,
             source,
@@ -304,7 +305,8 @@ impl Oracle {
             safe,
             received: self.event,
             lease_ms: held_ms + u64::from(seen.lease_ms),
-            touched: BTreeSet::new(),
+            extended: None,
+            touched,
             extends: BTreeSet::new(),
             settled: None,
         };

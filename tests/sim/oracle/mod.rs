@@ -91,6 +91,8 @@ struct Delivery {
     received: Event,
     /// The lease lasts at least until then, by the server's clock.
     lease_ms: u64,
+    /// What the last extension of it survives.
+    extended: Option<Safe>,
     /// Settlements sent under it that may have ended it.
     touched: BTreeSet<RequestRef>,
     /// Extensions that may be applied.

@@ -2,6 +2,7 @@
 
 use super::{ConnRef, Event, IntentRef, Loss, Oracle, Safe, Sweep};
 use ackring::{JobId, Token, Verb};
+use std::collections::BTreeSet;
 
 /// One settlement that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +231,19 @@ impl Oracle {
                 delivery.touched.insert(request);
             }
         }
+    }
+
+    /// Requests on their way that settle a delivery which nobody knows of yet: where a crash took attempts, a token
+    /// from before it means a later delivery.
+    pub(super) fn sent_under(&self, id: u64, attempt: u16) -> BTreeSet<RequestRef> {
+        let is_meant = |settling: &Settling| settling.token.id.0 == id && settling.token.attempt == attempt;
+        let sent = |request: &RequestRef| {
+            let record = &self.requests[*request];
+            record.boot == self.boots
+                && record.verdict != Verdict::Unsent
+                && record.ask.settlings().iter().any(is_meant)
+        };
+        (0..self.requests.len()).filter(sent).collect()
     }
 
     /// The client gives up on a request that may be applied.
