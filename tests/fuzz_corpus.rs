@@ -17,6 +17,8 @@ mod log_recover;
 mod mutations;
 #[path = "fuzz_targets/ram_disk.rs"]
 mod ram_disk;
+#[path = "log_common/reader.rs"]
+mod reader;
 #[path = "engine/model/reference.rs"]
 mod reference;
 #[path = "engine/model/source.rs"]

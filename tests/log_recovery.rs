@@ -8,7 +8,7 @@
 mod log_common;
 
 use ackring::limits::{SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS};
-use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Room, inspect};
+use ackring::log::{FORMAT_VERSION, Log, LogConfig, LogPosition, OpenError, Recovered, Room, inspect};
 use log_common::{
     NOW_MS, OwnedRecord, append, durable_config, file_of, flip_bit, open, open_reported, overwrite,
     segment_files, snapshot,
@@ -89,6 +89,40 @@ fn a_hole_that_a_dead_writer_left_hides_nothing_behind_it() {
         );
         append(&log, 9, 0);
     }
+}
+
+/// Who looks for the jobs of a segment finds those behind a hole too, or they would keep it for ever.
+#[test]
+fn records_behind_a_hole_of_a_former_start_were_not_visited() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append(&log, 1, 0);
+    std::mem::forget(log.claim(800, Room::Enqueue).unwrap());
+    append(&log, 2, 0);
+    drop(log);
+    let (log, records) = open(durable_config(&directory));
+    let mut visited = Vec::new();
+    let visit = &mut |record: Recovered<'_>| visited.push(record.position);
+    assert!(log.visit_segment(records[0].position.sequence(), visit));
+    assert_eq!(visited, [records[0].position, records[1].position]);
+}
+
+#[test]
+fn a_hole_of_an_earlier_start_hid_what_is_behind_it_from_the_reclaimer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    append(&log, 1, 0);
+    std::mem::forget(log.claim(800, Room::Enqueue).unwrap());
+    append(&log, 2, 0);
+    drop(log);
+    let (log, records) = open(durable_config(&directory));
+    assert_eq!(numbers(&records), [1, 2]);
+    let mut seen = Vec::new();
+    assert!(log.visit_segment(1, &mut |record| seen.push(record.position)));
+    assert_eq!(
+        seen,
+        records.iter().map(|record| record.position).collect::<Vec<_>>()
+    );
 }
 
 #[test]

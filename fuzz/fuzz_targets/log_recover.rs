@@ -8,6 +8,8 @@ mod memory;
 mod mutations;
 #[path = "../../tests/fuzz_targets/ram_disk.rs"]
 mod ram_disk;
+#[path = "../../tests/log_common/reader.rs"]
+mod reader;
 #[path = "../../tests/fuzz_targets/log_recover.rs"]
 mod target;
 

@@ -197,10 +197,11 @@ impl Engine {
         }
         body.extend_from_slice(&codec::encode(record));
         let flags = if request.is_numbered() { NUMBERED } else { 0 };
-        let room = if record.deleted {
-            Room::Settle
-        } else {
+        // A queue that is there must be paused, resumed and deleted in a full log too: nobody could empty it otherwise.
+        let room = if queue.defined_at().is_none() {
             Room::Enqueue
+        } else {
+            Room::Settle
         };
         let (at, end) = self
             .append(Kind::Queue, flags, &body, room, now_ms)

@@ -40,7 +40,7 @@ impl Engine {
             }
             other => return Err(not_fresh(other)),
         }
-        let wanted = |phase: Phase| phase.public().is_some() && !phase.is_finished();
+        let wanted = |word: StateWord| word.phase().public().is_some() && !word.phase().is_finished();
         let mut set = ChangeSet::default();
         self.take_ids(
             ids,
@@ -62,7 +62,8 @@ impl Engine {
     }
 
     /// Brings dead jobs back: these, or with `None` up to `limit` of the queue's. Their attempt numbers go on;
-    /// their limit is raised by as many attempts as they had (at most the queue's). A TTL no longer holds.
+    /// their limit is raised by as many attempts as they had (at most the queue's). A TTL no longer holds. A job that
+    /// was delivered [`DELIVERIES_MAX`] times stays dead (`WRONG_STATE`), as there is no further attempt number.
     ///
     /// Returns how many came back.
     ///
@@ -85,11 +86,12 @@ impl Engine {
             Begun::Applied(applied) => return self.replay_changes(applied, items),
             other => return Err(not_fresh(other)),
         }
+        let wanted = |word: StateWord| word.phase() == Phase::Dead && word.attempt() < DELIVERIES_MAX;
         let mut set = ChangeSet::default();
         match ids {
             Some(ids) => self.take_ids(
                 ids,
-                |phase| phase == Phase::Dead,
+                wanted,
                 &mut set,
                 items,
                 |number, before, set| self.add_redrive(number, before, now_ms, set),
@@ -100,7 +102,7 @@ impl Engine {
                     if set.changes.len() >= limit {
                         break;
                     }
-                    if let Some(before) = self.take_where(number, queue, |phase| phase == Phase::Dead) {
+                    if let Some(before) = self.take_where(number, queue, wanted) {
                         self.add_redrive(number, before, now_ms, &mut set);
                     }
                 }
@@ -147,7 +149,8 @@ impl Engine {
     ) -> Result<(u64, Confirmed), Refusal> {
         self.check_open()?;
         let queue = self.registry.live(queue)?;
-        let wanted = |phase: Phase| {
+        let wanted = |word: StateWord| {
+            let phase = word.phase();
             !phase.is_finished() && phase.public().is_some_and(|state| states.contains(&state))
         };
         let forgets = states.iter().any(|state| state.is_finished());
@@ -174,9 +177,8 @@ impl Engine {
                         ));
                         count += 1;
                     }
-                    if set.changes.len() == SWEEP_BATCH {
-                        self.carry_out(&mut set, RequestId::NONE, now_ms, &[])?;
-                        set.clear();
+                    if set.changes.len() > SWEEP_BATCH {
+                        self.purge_all_but_last(&mut set, now_ms)?;
                     }
                 }
                 let confirmed = self.carry_out(&mut set, request, now_ms, &[])?;
@@ -188,6 +190,16 @@ impl Engine {
             },
         )?;
         Ok((count, confirmed))
+    }
+
+    /// Carries a set out but for its last change: the record that ends a purge bears the request's number, and so
+    /// must not be empty.
+    fn purge_all_but_last(&self, set: &mut ChangeSet<'_>, now_ms: u64) -> Result<(), Refusal> {
+        let last = set.changes.pop();
+        let done = self.carry_out(set, RequestId::NONE, now_ms, &[]);
+        set.clear();
+        set.changes.extend(last);
+        done.map(|_| ()).inspect_err(|_| self.undo(set))
     }
 
     /// Logs and applies a set of changes, and notes the request as carried out if it changed anything.
@@ -236,7 +248,7 @@ impl Engine {
     fn take_ids<'s>(
         &self,
         ids: &[JobId],
-        wanted: impl Fn(Phase) -> bool,
+        wanted: impl Fn(StateWord) -> bool,
         set: &mut ChangeSet<'s>,
         items: &mut Vec<ItemError>,
         add: impl Fn(u32, StateWord, &mut ChangeSet<'s>),
@@ -280,7 +292,7 @@ impl Engine {
         id: JobId,
         set: &ChangeSet<'_>,
         patience: Patience,
-        wanted: &impl Fn(Phase) -> bool,
+        wanted: &impl Fn(StateWord) -> bool,
         refuse: &impl Fn(Option<Phase>) -> ErrorCode,
     ) -> Result<StateWord, NotTaken> {
         let refused = |found| Err(NotTaken::Refused(refuse(found)));
@@ -303,7 +315,7 @@ impl Engine {
                 wait_a_little(&mut looks);
                 continue;
             }
-            if !wanted(word.phase()) {
+            if !wanted(word) {
                 return refused(Some(word.phase()));
             }
             if slot.take(word) {
@@ -314,7 +326,12 @@ impl Engine {
 
     /// Takes the job in a slot if it belongs to the queue and its phase is wanted. Waits for one that is Busy, so
     /// it is for those who go through the slots in order.
-    fn take_where(&self, number: u32, queue: &Queue, wanted: impl Fn(Phase) -> bool) -> Option<StateWord> {
+    fn take_where(
+        &self,
+        number: u32,
+        queue: &Queue,
+        wanted: impl Fn(StateWord) -> bool,
+    ) -> Option<StateWord> {
         let slot = self.slab.slot(number);
         let mut looks = 0;
         loop {
@@ -327,7 +344,7 @@ impl Engine {
                 wait_a_little(&mut looks);
                 continue;
             }
-            if !wanted(word.phase()) {
+            if !wanted(word) {
                 return None;
             }
             if slot.take(word) {
@@ -359,7 +376,7 @@ impl Engine {
     /// Ends every job of a deleted queue. Not logged job by job: the queue's own record says it all.
     pub(super) fn drop_jobs(&self, queue: &Queue, now_ms: u64) {
         fence(Ordering::SeqCst);
-        let all = |phase: Phase| phase.public().is_some() && !phase.is_finished();
+        let all = |word: StateWord| word.phase().public().is_some() && !word.phase().is_finished();
         let mut set = ChangeSet::default();
         for number in 0..self.slab.fresh_from() {
             if let Some(before) = self.take_where(number, queue, all) {

@@ -68,6 +68,7 @@ impl Recovery {
 
     /// What a start would bring back.
     pub(super) fn census(&self, now_ms: u64) -> RecoverySummary {
+        let now_ms = now_ms.max(self.latest_ms);
         let mut queues: BTreeMap<u32, RecoveredQueue> = BTreeMap::new();
         for number in 0..self.fresh_from {
             let slot = self.slab.slot(number);

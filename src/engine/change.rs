@@ -84,6 +84,12 @@ impl ChangeSet<'_> {
             || self.changes.iter().any(|change| change.slot == slot)
     }
 
+    /// Whether this very set acks the job in the slot.
+    pub(super) fn acks(&self, slot: u32) -> bool {
+        let is_acked = |change: &Change<'_>| change.slot == slot && change.cause == Cause::Ack;
+        self.done.iter().any(|(held, _)| *held == slot) || self.changes.iter().any(is_acked)
+    }
+
     fn logged(&self) -> (usize, usize, usize) {
         let done = self.done.iter().filter(|(_, word)| !word.has(VOLATILE)).count();
         let (mut changes, mut notes) = (0, 0);

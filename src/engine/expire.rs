@@ -235,15 +235,14 @@ impl Engine {
         set.changes.clear();
     }
 
-    /// A Ready job that was popped after its TTL passed. Says whether it is gone; `false` means that its word
-    /// moved and the caller is to look again.
-    pub(super) fn expire_unserved(&self, number: u32, word: StateWord, now_ms: u64) -> bool {
+    /// A Ready job that was popped after its TTL passed.
+    pub(super) fn expire_unserved(&self, number: u32, word: StateWord, now_ms: u64) -> Unserved {
         let slot = self.slab.slot(number);
         if slot
             .exchange(word, word.with_phase(Phase::Busy).without(QUEUED))
             .is_err()
         {
-            return false;
+            return Unserved::Moved;
         }
         let mut set = ChangeSet::default();
         set.changes.push(Change::to(
@@ -256,10 +255,13 @@ impl Engine {
         ));
         let mut again = SmallVec::new();
         self.commit_expiries(&mut set, now_ms, &mut again);
-        // The TTL's own entry may have fired in vain while the job was Busy.
-        let mut wheel = self.wheel.lock();
-        again.into_iter().for_each(|entry| wheel.insert(entry));
-        true
+        // Where the log refused, the handle is in front of the ring again. The TTL's own entry is still in the wheel,
+        // or its job would have ended by it; another one for each look would fill the wheel.
+        if again.is_empty() {
+            Unserved::Gone
+        } else {
+            Unserved::Refused
+        }
     }
 
     /// Makes leases end at `deadline_ms` at the latest: their worker went away (G10). Each comes with the deadline
@@ -300,6 +302,17 @@ impl Engine {
             replayed: false,
         }
     }
+}
+
+/// What came of a job that was popped after its TTL had passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unserved {
+    /// It expired.
+    Gone,
+    /// Its word moved: the caller is to look again.
+    Moved,
+    /// The log refused, and the job is where it was.
+    Refused,
 }
 
 /// Jobs that became due, for one ring.

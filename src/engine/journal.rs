@@ -7,6 +7,7 @@
 use crate::base::batch::{EnqueueBatch, split_note};
 use crate::base::entry::pad8;
 use crate::engine::replay::RequestId;
+use crate::log::HEADER_LEN;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -30,7 +31,7 @@ pub enum Kind {
     Session = 7,
     /// An idempotency key as it stands (codec).
     Key = 8,
-    /// The highest generation given out, rounded up: 8 bytes.
+    /// Generations up to this one may have been given out: 8 bytes.
     Generation = 9,
 }
 
@@ -394,5 +395,9 @@ const _: () = {
     assert!(size_of::<ChangeEntry>() == 32);
     assert!(size_of::<JobHead>().is_multiple_of(8));
     assert!(size_of::<ChangeHead>() == 16 && size_of::<RefusedEntry>() == 8);
+    // One delivery and one ack, each in a numbered record of its own.
+    let delivery = HEADER_LEN + size_of::<Prelude>() + 8 + size_of::<ReserveEntry>();
+    let ack = HEADER_LEN + size_of::<Prelude>() + size_of::<ChangeHead>() + size_of::<DoneEntry>();
+    assert!((delivery + ack) as u64 <= crate::base::limits::SETTLE_BYTES);
     assert!(size_of::<GroupHead>() == 8 && size_of::<AnswerEntry>() == 16);
 };

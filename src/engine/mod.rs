@@ -28,6 +28,7 @@ mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod generations;
 pub mod journal;
 mod loss;
 mod loss_report;
@@ -61,10 +62,11 @@ pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition, SegmentInfo};
 use crate::ring::{ChunkPool, Ring};
 use dedupe::Dedupe;
+use generations::Generations;
 use parking_lot::Mutex;
 use queue::Queue;
 use registry::Registry;
@@ -83,7 +85,8 @@ pub struct Confirmed {
     /// The level that is reached, for [`Durability::Synced`] only once [`Engine::durable`] has reached
     /// `position`.
     pub level: Durability,
-    /// The end of the record, where there is one in the durable log.
+    /// The end of the record, where there is one in the durable log; a place inside it where `replayed`. Once
+    /// [`Engine::durable`] is as far, the record is on the disk.
     pub position: Option<LogPosition>,
     /// Whether the request had been carried out before and this is its answer made again.
     pub replayed: bool,
@@ -111,8 +114,7 @@ pub struct Engine {
     reclaim: Mutex<reclaim::Reclaim>,
     closed: AtomicBool,
     opened_ms: u64,
-    /// The log says that generations up to this one are in use; 0 for nothing said yet.
-    generation_told: AtomicU32,
+    generations: Generations,
 }
 
 impl Engine {
@@ -228,36 +230,6 @@ impl Engine {
         }
     }
 
-    /// Notes that generations up to `generation` are in use, and logs it each time another 2^16 are begun, so
-    /// that ids of jobs that leave no other trace are not given out again after a restart.
-    fn note_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        self.slab.raise_generation(generation);
-        let told = self.generation_told.load(Ordering::Relaxed);
-        if told != 0 && !slab::is_newer(generation, told) {
-            return Ok(());
-        }
-        self.tell_generation(generation, now_ms)
-    }
-
-    /// Logs that generations up to `generation`, rounded up, are in use.
-    #[cold]
-    fn tell_generation(&self, generation: u32, now_ms: u64) -> Result<(), LogError> {
-        const STEP: u32 = 1 << 16;
-        let high = generation | (STEP - 1);
-        self.durable.set_segment_note(u64::from(high));
-        let body = u64::from(high).to_le_bytes();
-        self.append(
-            journal::Kind::Generation,
-            0,
-            &body,
-            crate::log::Room::Settle,
-            now_ms,
-        )?;
-        // Only now: another thread that comes meanwhile tells it too, rather than rely on a record to come.
-        self.generation_told.store(high, Ordering::Relaxed);
-        Ok(())
-    }
-
     /// Appends a small record to the durable log; returns where it stands and where it ends.
     fn append(
         &self,
@@ -295,7 +267,10 @@ fn log_refusal(error: LogError) -> Refusal {
 
 /// The answer for a request that was carried out before.
 fn replayed(applied: Applied) -> Confirmed {
-    let position = (!applied.volatile && !applied.position.is_none()).then_some(applied.position);
+    // A place inside the record: the log is durable up to the end of a record, so this waits for all of it. Where
+    // the record begins, the log may be durable without it.
+    let inside = applied.position.plus(1);
+    let position = (!applied.volatile && !applied.position.is_none()).then_some(inside);
     let level = if position.is_some() {
         Durability::Written
     } else {

@@ -2,6 +2,7 @@
 
 use super::config::{EngineConfig, RecoveredQueue, RecoverySummary};
 use super::examine::Reader;
+use super::generations::Generations;
 use super::journal::Kind;
 use super::loss::Losses;
 use super::queue::{Queue, QueueId};
@@ -12,13 +13,18 @@ use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
 use super::{Engine, admin, codec};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
-use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
+
+/// By how much ids go up after a salvage. A start takes 65,536 generations at once, and a lost segment holds few
+/// starts.
+const GENERATIONS_LOST_MAX: u32 = 1 << 20;
 
 impl Engine {
     /// Opens an engine: reads the log of `config.directory`, if there is one, and puts every job back where it
@@ -37,6 +43,7 @@ impl Engine {
             return Err(OpenError::Config(error.to_string()));
         }
         let logged = config.directory.is_some();
+        let path = config.directory.clone();
         let log_config = LogConfig {
             directory: config.directory.clone(),
             segment_bytes: config.segment_bytes,
@@ -60,7 +67,8 @@ impl Engine {
             // Nothing is recycled before the reclaimer has looked at it.
             durable.set_hold(0);
             // What a segment tells of jobs that are over need not reach the disk first: a power cut loses their
-            // beginning along with their end. All else is logged again, and durable, before the hold moves on.
+            // beginning along with their end. (Not where a step put others in their place, see `keep_until_durable`.) All
+            // else is logged again, and durable, before the hold moves on.
             durable.set_recycles_unsynced(true);
         }
         let volatile_config = LogConfig {
@@ -91,21 +99,21 @@ impl Engine {
             reclaim: Mutex::new(Reclaim::default()),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
-            generation_told: AtomicU32::new(0),
+            generations: Generations::default(),
         };
         let finished = engine.restore_jobs(recovery.fresh_from, &recovery.orders, now_ms);
-        // Above every generation that may have been given out: see `note_generation`.
-        let high = if recovery.generation_high == 0 {
-            0
-        } else {
-            (recovery.generation_high | 0xffff).wrapping_add(1)
-        };
+        // Above every generation that may have been given out.
+        let high = Engine::range_behind(recovery.generation_high);
         engine.slab.restore(recovery.fresh_from, high);
         if high != 0 {
             // What told of the generations may stand in a segment that goes before another is begun. The segment of
             // this start is still empty, so it takes this record.
-            let told = engine.tell_generation(recovery.generation_high, now_ms);
-            debug_assert!(told.is_ok(), "{told:?}");
+            let told = engine.retell_generation(recovery.generation_high, now_ms);
+            told.map_err(|error| OpenError::Io {
+                action: "write to the log in",
+                path: path.unwrap_or_default(),
+                source: io::Error::other(error),
+            })?;
         }
         engine.define_remade(now_ms)?;
         engine.keep_recovered(finished);
@@ -289,6 +297,10 @@ fn read_back(
     }
     let (log, report) = reading.open(log_config, now_ms)?;
     recovery.raise(report.note_max as u32);
+    if !report.salvaged.is_empty() && recovery.generation_high != 0 {
+        // What is lost may have told of higher ones, and an id must never come again: somebody may still hold it.
+        recovery.raise(recovery.generation_high.wrapping_add(GENERATIONS_LOST_MAX));
+    }
     let mut salvaged: Vec<String> = report.salvaged.iter().map(ToString::to_string).collect();
     salvaged.append(&mut recovery.senseless);
     let summary = RecoverySummary {
@@ -315,6 +327,7 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
         }
         registry.restore(queue);
     }
+    registry.number_from(recovery.queues_seen);
 }
 
 /// Chunks that hold every slot's handle in a ready ring and in a retention at once, and young leases besides. A

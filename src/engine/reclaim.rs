@@ -22,6 +22,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
 const SLACK_SEGMENTS: usize = 4;
+/// A log that may have no more segments than these is a small one.
+const SMALL_LOG_SEGMENTS: usize = 2 * SLACK_SEGMENTS;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
 /// Segments cleared at once.
@@ -36,14 +38,26 @@ pub(super) struct Reclaim {
     pending: Option<(u32, LogPosition)>,
     /// Segments below this may go as soon as they are empty.
     cleared: u32,
+    /// Where the log ended behind the last copies: no segment goes before those are durable.
+    copied: LogPosition,
+    /// Jobs whose last copy may be older than a record before it.
+    stale: Vec<Stale>,
     looked_ms: u64,
 }
 
 /// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
+#[derive(Clone, Copy)]
 struct Straggler {
     id: JobId,
     body: LogPosition,
     order: u64,
+}
+
+/// A job that moved on while it was copied, and could not be told of behind the copy: the log had no room.
+struct Stale {
+    job: Straggler,
+    /// What it went through since may stand in this segment or a later one.
+    since: u32,
 }
 
 /// A job as it was found at rest, and where the log ended before.
@@ -85,30 +99,43 @@ impl Engine {
         let Some(oldest) = self.durable.oldest() else {
             return 0;
         };
+        self.copy_stale(reclaim, now_ms);
         let first = oldest.sequence.max(reclaim.cleared);
+        if oldest.sequence < first && oldest.live > 0 && self.is_worth_copying(&self.durable) {
+            // A job that was just being accepted when its segment was looked through is known only now.
+            self.copy_durable_stragglers(reclaim, oldest.sequence, now_ms);
+            return 0;
+        }
+        if oldest.sequence < first && oldest.live == 0 && self.is_tight(&self.durable) {
+            // It waits for nothing but the disk. A log that failed says so to whoever asks it for something.
+            let _ = self.durable.sync();
+        }
         let empty = |sequence: &u32| {
             let info = self.durable.segment_info(*sequence);
             info.is_some_and(|info| info.sealed && info.live == 0)
         };
         let mut last = (first..first + CLEAR_MAX).take_while(empty).last();
-        let mut until = LogPosition::NONE;
         if last.is_none() && oldest.sealed && oldest.sequence == first && self.is_worth_copying(&self.durable)
         {
-            if !self.copy_stragglers(&self.durable, false, first, now_ms) {
+            if !self.copy_durable_stragglers(reclaim, first, now_ms) {
                 return 0;
             }
-            until = self.durable.tail();
             last = Some(first);
         }
-        let Some(last) = last else { return 0 };
+        // Beyond that stand records that a stale copy must not outlive.
+        let bound = reclaim.stale.iter().map(|stale| stale.since).min();
+        let last = last.map(|last| bound.map_or(last, |bound| last.min(bound.saturating_sub(1))));
+        let Some(last) = last.filter(|last| *last >= first) else {
+            return 0;
+        };
         // A request that is under way may have its record there, which nobody has noted yet.
         if self.sessions.is_begun_by(last) {
             return 0;
         }
-        match self.log_remains(last, now_ms) {
-            Ok(remains) => until = until.max(remains),
+        let until = match self.log_remains(last, now_ms) {
+            Ok(remains) => remains.max(reclaim.copied),
             Err(_) => return 0,
-        }
+        };
         if until > self.durable.durable() {
             reclaim.pending = Some((last, until));
         } else {
@@ -131,7 +158,13 @@ impl Engine {
     fn copy_volatile_stragglers(&self, now_ms: u64) -> usize {
         match self.volatile.oldest() {
             Some(oldest) if oldest.sealed && oldest.live > 0 && self.is_worth_copying(&self.volatile) => {
-                usize::from(self.copy_stragglers(&self.volatile, true, oldest.sequence, now_ms))
+                usize::from(self.copy_stragglers(
+                    &self.volatile,
+                    true,
+                    oldest.sequence,
+                    now_ms,
+                    &mut Vec::new(),
+                ))
             }
             _ => 0,
         }
@@ -139,8 +172,8 @@ impl Engine {
 
     /// Whether the log holds many more segments than its live jobs would fill.
     fn is_worth_copying(&self, log: &Log) -> bool {
-        let in_use = log.segments_in_use();
-        if in_use <= SLACK_SEGMENTS {
+        let (in_use, is_tight) = (log.segments_in_use(), self.is_tight(log));
+        if in_use <= SLACK_SEGMENTS && !is_tight {
             return false;
         }
         let per_job = (size_of::<JobHead>() + 64) as u64;
@@ -155,26 +188,72 @@ impl Engine {
             })
             .sum();
         let needed = (live / log.segment_bytes() as u64) as usize + 1;
-        in_use > 2 * needed + SLACK_SEGMENTS || (self.is_tight(log) && in_use > needed + SLACK_SEGMENTS / 2)
+        // A log of few segments has none to spare: whatever frees one is worth it there.
+        let slack = if log.segments_max() <= SMALL_LOG_SEGMENTS {
+            1
+        } else {
+            SLACK_SEGMENTS / 2
+        };
+        in_use > 2 * needed + SLACK_SEGMENTS || (is_tight && in_use > needed + slack)
+    }
+
+    /// As [`copy_stragglers`](Self::copy_stragglers) in the durable log.
+    fn copy_durable_stragglers(&self, reclaim: &mut Reclaim, sequence: u32, now_ms: u64) -> bool {
+        let all = self.copy_stragglers(&self.durable, false, sequence, now_ms, &mut reclaim.stale);
+        // Also of those that were not all: what stands behind them must not be there without them.
+        reclaim.copied = self.durable.tail();
+        all
+    }
+
+    /// Tells of jobs again whose last copy may be older than a record before it.
+    fn copy_stale(&self, reclaim: &mut Reclaim, now_ms: u64) {
+        if reclaim.stale.is_empty() {
+            return;
+        }
+        reclaim.stale.retain_mut(|stale| {
+            let Some(slot) = self.slab.get(stale.job.id.slot()) else {
+                return false;
+            };
+            stale.job.body = slot.body();
+            let since = &mut Some(stale.since);
+            let copied = self.copy_job(&self.durable, false, slot, &stale.job, since, now_ms);
+            !matches!(copied, Ok(true))
+        });
+        reclaim.copied = self.durable.tail();
     }
 
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
-    fn copy_stragglers(&self, log: &Log, volatile: bool, sequence: u32, now_ms: u64) -> bool {
+    fn copy_stragglers(
+        &self,
+        log: &Log,
+        volatile: bool,
+        sequence: u32,
+        now_ms: u64,
+        stale: &mut Vec<Stale>,
+    ) -> bool {
         let mut stragglers = Vec::new();
-        log.visit_segment(sequence, &mut |record| {
+        let mut all = log.visit_segment(sequence, &mut |record| {
             find_stragglers(&record, &mut stragglers);
         });
-        let mut all = true;
         for straggler in &stragglers {
             let Some(slot) = self.slab.get(straggler.id.slot()) else {
                 continue;
             };
             if slot.body() != straggler.body {
+                // It was moved, or ended, or it is just being accepted and its slot does not say yet where it stands.
+                let word = slot.state();
+                all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
                 continue;
             }
-            match self.copy_job(log, volatile, slot, straggler, now_ms) {
-                Ok(moved) => all &= moved,
-                Err(_) => return false,
+            let mut since = None;
+            let copied = self.copy_job(log, volatile, slot, straggler, &mut since, now_ms);
+            if !matches!(copied, Ok(true)) {
+                all = false;
+                let job = *straggler;
+                stale.extend(since.map(|since| Stale { job, since }));
+            }
+            if copied.is_err() {
+                break;
             }
         }
         all
@@ -182,12 +261,14 @@ impl Engine {
 
     /// Copies one job and moves its body there. The copy tells where the job stood; if the job moves on in
     /// between, it is told of again, so that the last copy is at least as late as every record before it.
+    /// `since` is the segment from which on a record may be later than the last copy, where there is a copy.
     fn copy_job(
         &self,
         log: &Log,
         volatile: bool,
         slot: Slot<'_>,
         straggler: &Straggler,
+        since: &mut Option<u32>,
         now_ms: u64,
     ) -> Result<bool, LogError> {
         let id = straggler.id;
@@ -202,10 +283,10 @@ impl Engine {
                 wait_a_little(&mut looks);
                 continue;
             };
-            if word.generation() != id.generation() || slot.body() != from {
+            if word.generation() != id.generation() || from.is_none() || slot.body() != from {
                 // It ended. Copies made so far must not outlive the record that says so.
                 return self
-                    .bury_copies(from != straggler.body, volatile, id, now_ms)
+                    .bury_copies(since.is_some(), volatile, id, now_ms)
                     .map(|()| true);
             }
             let look = Look { word, fields, as_of };
@@ -213,6 +294,7 @@ impl Engine {
             else {
                 continue;
             };
+            since.get_or_insert(as_of.sequence());
             if !slot.move_body(from, to) {
                 log.release(to, 1);
                 return self.bury_copies(true, volatile, id, now_ms).map(|()| true);
@@ -220,7 +302,8 @@ impl Engine {
             log.release_after(from, 1, end);
             from = to;
             slot.move_note(fields.note, note);
-            if slot.state() == word {
+            // An extension leaves nothing but the deadline behind once the turns have come round.
+            if slot.state() == word && slot.at_ms() == fields.at_ms {
                 return Ok(true);
             }
         }
@@ -318,10 +401,10 @@ impl Engine {
         Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
     }
 
-    /// Logs queues, sessions and keys again that segments up to `sequence` tell of. Returns up to where the log
+    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where the log
     /// must be durable before those may go; none where nothing depends on it.
     fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
-        let mut until = LogPosition::NONE;
+        let mut until = self.repeat_generations(sequence, now_ms)?;
         for queue in self.registry.all() {
             // In the order in which definitions come into force, and never behind a deletion.
             let _defining = queue.definition.lock();
@@ -343,14 +426,13 @@ impl Engine {
         }
         let tail = self.durable.tail().sequence();
         for session in self.sessions.needing(sequence) {
-            let id = session.session;
             let record = SessionRecord {
-                session: id,
-                applied: session.applied,
+                session: session.session,
+                applied: session.applied.clone(),
                 highest: session.highest,
             };
             let (_, end) = self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            self.sessions.logged(id, tail);
+            self.sessions.logged(&session, tail);
             until = until.max(end);
         }
         self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {
@@ -407,5 +489,140 @@ fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option
             Some(())
         }
         _ => Some(()),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder};
+    use crate::base::queue::QueueOptions;
+    use crate::engine::{DeliveryHead, DeliverySink, EngineConfig, EnqueueReply, QueueId, RequestId};
+    use crate::log::LogConfig;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    struct Tokens(Vec<crate::base::job::Token>);
+
+    impl DeliverySink for Tokens {
+        fn room(&self) -> (usize, usize) {
+            (usize::MAX, 1)
+        }
+
+        fn push(&mut self, head: &DeliveryHead, _: &[u8]) {
+            self.0.push(head.token);
+        }
+    }
+
+    fn open(directory: &tempfile::TempDir) -> (Engine, QueueId) {
+        let config = EngineConfig {
+            directory: Some(directory.path().to_owned()),
+            slots: 64,
+            segment_bytes: 64 * 1024,
+            log_bytes_max: 64 * 64 * 1024,
+            ..EngineConfig::default()
+        };
+        let (engine, _) = Engine::open(config, NOW_MS).unwrap();
+        let options = QueueOptions {
+            keep_finished: 0,
+            ..QueueOptions::default()
+        };
+        let (queue, _) = engine
+            .create_queue("q", &options, RequestId::NONE, NOW_MS)
+            .unwrap();
+        (engine, queue)
+    }
+
+    /// A job comes, is handed out, and ends as `settle` says. Returns its id.
+    fn live(engine: &Engine, queue: QueueId, settle: impl FnOnce(&mut SettleBuilder, &Tokens)) -> JobId {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(&[1; 1_000], &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let batch = EnqueueBatch::parse(1, &bytes).unwrap();
+        let mut reply = EnqueueReply::default();
+        engine
+            .enqueue(queue, &batch, None, RequestId::NONE, NOW_MS, &mut reply)
+            .unwrap();
+        let mut tokens = Tokens(Vec::new());
+        engine
+            .reserve(&[queue], 1, 0, RequestId::NONE, NOW_MS, &mut tokens)
+            .unwrap();
+        let mut builder = SettleBuilder::new();
+        settle(&mut builder, &tokens);
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let batch = SettleBatch::parse(1, &bytes).unwrap();
+        engine
+            .settle(&batch, RequestId::NONE, NOW_MS, &mut Vec::new())
+            .unwrap();
+        JobId(reply.ids[0])
+    }
+
+    fn bury(engine: &Engine, queue: QueueId) -> JobId {
+        live(engine, queue, |batch, tokens| batch.reject(tokens.0[0], None))
+    }
+
+    /// A settlement that came while its job was copied stood before the copy in the log; when the log was full just
+    /// then, the copy remained the last word, and the settlement was forgotten with its segment.
+    #[test]
+    fn a_settlement_was_forgotten_behind_an_older_copy_of_its_job() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, queue) = open(&directory);
+        let mut look = None;
+        let id = live(&engine, queue, |batch, tokens| {
+            let slot = engine.slab.slot(tokens.0[0].id.slot());
+            let (word, fields) = slot.snapshot().unwrap();
+            let as_of = engine.durable.tail();
+            look = Some(Look { word, fields, as_of });
+            batch.reject(tokens.0[0], None);
+        });
+        // What `copy_job` does, up to where it is refused a second copy.
+        let (look, slot) = (look.unwrap(), engine.slab.slot(id.slot()));
+        let (body, order) = (slot.body(), 0);
+        let job = Straggler { id, body, order };
+        let copied = engine.append_copy(&engine.durable, false, slot, &look, &job, NOW_MS);
+        let (to, _, end) = copied.unwrap().unwrap();
+        assert!(slot.move_body(body, to));
+        engine.durable.release_after(body, 1, end);
+        let since = look.as_of.sequence();
+        engine.reclaim.lock().stale.push(Stale { job, since });
+        engine.log_step(NOW_MS, 1);
+        assert!(engine.reclaim.lock().stale.is_empty());
+        drop(engine);
+        let config = LogConfig {
+            directory: Some(directory.path().to_owned()),
+            segment_bytes: 64 * 1024,
+            ..LogConfig::default()
+        };
+        let mut phases = Vec::new();
+        Log::open(config, NOW_MS, &mut |record| {
+            if record.kind == Kind::Job as u8 {
+                phases.push(JobHead::ref_from_prefix(record.body).unwrap().0.change.phase);
+            }
+        })
+        .unwrap();
+        assert_eq!(phases, [Phase::Leased as u8, Phase::Dead as u8]);
+    }
+
+    /// A job whose record was committed but not yet published when its segment was looked through.
+    #[test]
+    fn a_job_accepted_while_its_segment_was_cleared_kept_the_log_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, queue) = open(&directory);
+        let id = bury(&engine, queue);
+        while engine.segments_in_use().0 < 12 {
+            live(&engine, queue, |batch, tokens| batch.ack(tokens.0[0], None));
+        }
+        {
+            let mut reclaim = engine.reclaim.lock();
+            engine.clear(&mut reclaim, 3);
+        }
+        for step in 0..100 {
+            engine.sync().unwrap();
+            engine.log_step(NOW_MS + step, 64);
+        }
+        assert!(engine.segments_in_use().0 < 4, "{:?}", engine.segments_in_use());
+        assert_eq!(engine.job(id).unwrap().state, crate::base::job::JobState::Dead);
     }
 }

@@ -37,6 +37,9 @@ pub(super) struct Recovery {
     pub(super) dedupe: Dedupe,
     /// By number, each as last told, with where.
     pub(super) queues: BTreeMap<u32, (QueueRecord, LogPosition)>,
+    /// One more than the highest queue number that any record names. A number of a queue that is forgotten must not be
+    /// given out while records of its jobs are there.
+    pub(super) queues_seen: u32,
     /// Events per queue told behind its last counters.
     pub(super) events: HashMap<u32, [u64; 10]>,
     /// Jobs that were copied: their place in the order of jobs never handed out.
@@ -67,6 +70,7 @@ impl Recovery {
             sessions: Sessions::default(),
             dedupe: Dedupe::default(),
             queues: BTreeMap::new(),
+            queues_seen: 0,
             events: HashMap::new(),
             orders: HashMap::new(),
             told: Vec::new(),
@@ -137,11 +141,13 @@ impl Recovery {
                     session: told.session,
                     highest: told.highest,
                     applied: told.applied,
+                    under_way_from: u32::MAX,
                 };
                 self.sessions.restore_session(&snapshot, record.position, now_ms);
             }
             Kind::Key => {
                 let told: KeyRecord = codec::decode(body)?;
+                self.see_queue(told.queue);
                 let known = Known {
                     id: JobId(told.id),
                     body_hash: told.body_hash,
@@ -169,6 +175,10 @@ impl Recovery {
             },
             now_ms,
         );
+    }
+
+    fn see_queue(&mut self, number: u32) {
+        self.queues_seen = self.queues_seen.max(number.saturating_add(1));
     }
 
     /// A generation was in use.
@@ -208,6 +218,7 @@ impl Recovery {
 
     fn enqueue(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
         let parsed = journal::parse_enqueue(body)?;
+        self.see_queue(parsed.queue);
         let bodies_at = body_at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
         let mut accepted = 0;
         for (item, id) in parsed.batch.items().zip(parsed.ids) {
@@ -350,6 +361,7 @@ impl Recovery {
     /// A job copied out of a reclaimed segment.
     fn job(&mut self, body: &[u8], body_at: LogPosition) -> Option<()> {
         let (head, rest) = JobHead::ref_from_prefix(body).ok()?;
+        self.see_queue(head.queue.get());
         let id = JobId(head.id.get());
         let data_len = if head.flags & JobHead::BODILESS != 0 {
             0

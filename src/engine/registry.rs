@@ -102,6 +102,12 @@ impl Registry {
         self.place(queue)
     }
 
+    /// New queues get numbers from `next` on.
+    pub fn number_from(&self, next: u32) {
+        let mut names = self.names.write();
+        names.next = names.next.max(next);
+    }
+
     fn place(&self, queue: Queue) -> &Queue {
         let index = queue.id.0 as usize;
         let chunk = self.chunks[index / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());

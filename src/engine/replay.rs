@@ -154,6 +154,8 @@ pub struct SessionSnapshot {
     pub highest: u64,
     /// All numbers applied within the window.
     pub applied: Vec<u64>,
+    /// Records of requests that are not among these, but under way, stand in this segment or a later one.
+    pub under_way_from: u32,
 }
 
 impl Sessions {
@@ -288,10 +290,15 @@ impl Sessions {
                     .filter(|(_, outcome)| outcome.applied().is_some_and(|applied| !applied.volatile))
                     .map(|(number, _)| *number)
                     .collect();
+                let begun = session.known.iter().filter_map(|(_, outcome)| match outcome {
+                    Outcome::InProgress(begun) => Some(*begun),
+                    Outcome::Applied(_) => None,
+                });
                 found.push(SessionSnapshot {
                     session: *id,
                     highest: session.highest,
                     applied,
+                    under_way_from: begun.min().unwrap_or(u32::MAX),
                 });
             }
         }
@@ -300,11 +307,11 @@ impl Sessions {
         found
     }
 
-    /// A session was logged again. A restart needs segments from `sequence` on, which is where the log's tail was
-    /// before the session was looked at.
-    pub fn logged(&self, session: u128, sequence: u32) {
-        if let Some(session) = self.shard(session).lock().get_mut(&session) {
-            session.oldest_sequence = sequence;
+    /// A session was logged again as `snapshot` has it. A restart needs segments from `tail_sequence` on, which is
+    /// where the log's tail was before the session was looked at, and those with what was under way then.
+    pub fn logged(&self, snapshot: &SessionSnapshot, tail_sequence: u32) {
+        if let Some(session) = self.shard(snapshot.session).lock().get_mut(&snapshot.session) {
+            session.oldest_sequence = tail_sequence.min(snapshot.under_way_from);
         }
     }
 }
@@ -400,6 +407,28 @@ mod tests {
         sessions.finish(request(1), applied(8));
         assert!(!sessions.is_begun_by(4));
         assert_eq!(sessions.needing(1).len(), 1);
+    }
+
+    /// Its record could stand in a segment that nobody would think of when that went; a restart then did not know the
+    /// request any more, and applied it again.
+    #[test]
+    fn a_request_that_ended_while_its_session_was_logged_again_was_forgotten_with_its_segment() {
+        let sessions = Sessions::default();
+        let at = |sequence: u32| Applied {
+            position: LogPosition::new(sequence, 64),
+            volatile: false,
+        };
+        assert_eq!(sessions.begin(request(1), 3, 0), Begun::Fresh);
+        sessions.finish(request(1), at(3));
+        assert_eq!(sessions.begin(request(2), 5, 0), Begun::Fresh);
+        // The reclaimer clears segment 4 while the tail is in segment 7.
+        assert!(!sessions.is_begun_by(4));
+        let snapshot = sessions.needing(4).pop().unwrap();
+        assert_eq!(snapshot.applied, [1]);
+        sessions.finish(request(2), at(5));
+        sessions.logged(&snapshot, 7);
+        let later = sessions.needing(5).pop().map(|snapshot| snapshot.applied);
+        assert_eq!(later, Some(vec![1, 2]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::deliver::DeliverySink;
 use super::enqueue::not_fresh;
+use super::expire::Unserved;
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId, Sessions};
@@ -155,8 +156,13 @@ impl Engine {
                 if count == 0 {
                     break;
                 }
+                let mut refused = false;
                 for number in &popped[..count] {
-                    self.take_popped(*number, queue, lease_ms, now_ms, taken, bytes_room);
+                    refused |= !self.take_popped(*number, queue, lease_ms, now_ms, taken, bytes_room);
+                }
+                if refused {
+                    // What the log refused stands in front again, and would be popped again and again.
+                    return true;
                 }
             }
         }
@@ -196,7 +202,7 @@ impl Engine {
         Fitting::Jobs(seen)
     }
 
-    /// Takes one popped job: Ready to Busy under its next attempt number.
+    /// Takes one popped job: Ready to Busy under its next attempt number. `false`: the log refused that it expires.
     fn take_popped(
         &self,
         number: u32,
@@ -205,18 +211,19 @@ impl Engine {
         now_ms: u64,
         taken: &mut Taken,
         bytes_room: &mut usize,
-    ) {
+    ) -> bool {
         let slot = self.slab.slot(number);
         loop {
             let Popped::Ready(word) = self.slab.meet(number) else {
-                return;
+                return true;
             };
             let expires_ms = slot.expires_ms();
             if expires_ms != 0 && expires_ms <= now_ms {
-                if self.expire_unserved(number, word, now_ms) {
-                    return;
+                match self.expire_unserved(number, word, now_ms) {
+                    Unserved::Gone => return true,
+                    Unserved::Refused => return false,
+                    Unserved::Moved => continue,
                 }
-                continue;
             }
             let Some(busy) = slot.take_popped(word) else {
                 continue;
@@ -235,7 +242,7 @@ impl Engine {
                 attempt: U16::new(busy.attempt()),
                 reserved: U16::ZERO,
             });
-            return;
+            return true;
         }
     }
 

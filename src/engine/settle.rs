@@ -115,7 +115,9 @@ impl Engine {
         } else {
             logged.end
         };
-        let level = if position.is_none() {
+        // What was changed may be jobs that are not logged, and then the request is not either.
+        let is_volatile = logged.end.is_none() && !logged.at.is_none();
+        let level = if position.is_none() || is_volatile {
             Durability::Memory
         } else {
             level.max(Durability::Written)
@@ -220,7 +222,7 @@ impl Engine {
                 Phase::Busy if word.attempt() != token.attempt => return refused(ErrorCode::LeaseLost),
                 // The same delivery twice in one batch: the first mention decides.
                 Phase::Busy if set.holds(token.id.slot()) => {
-                    return refused(if verb == Verb::Ack {
+                    return refused(if verb == Verb::Ack && set.acks(token.id.slot()) {
                         ErrorCode::AlreadySettled
                     } else {
                         ErrorCode::LeaseLost

@@ -1,7 +1,7 @@
 //! All slots, the free ones among them, and the generations that keep ids apart.
 //!
 //! A job id is a slot number and a generation. The generation of a slot goes up by one each time it is used
-//! again; [`Slab::generation_high`] is the highest ever given out and is logged, so that after a restart new ids
+//! again; [`Slab::generation_high`] is the highest ever given out; it is logged ahead, so that after a restart new ids
 //! start above all old ones, also those of slots whose last job left no trace. Generations wrap after 2^32 uses
 //! and are compared as serial numbers (RFC 1982); a slot that lags far behind the highest jumps up to it when it
 //! is used again, so that the comparison stays valid.

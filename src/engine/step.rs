@@ -7,6 +7,7 @@ use super::enqueue::{EnqueueReply, already_applied, not_fresh, put_enqueue};
 use super::journal::{self, AnswerEntry, GroupHead, Kind, NUMBERED, Prelude, StepHead};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
+use super::slot::VOLATILE;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{ErrorCode, Refusal};
@@ -95,6 +96,9 @@ impl Engine {
                     for (group, (_, bodies_at)) in admitted.iter().zip(&bodies) {
                         self.publish_admitted(&group.1, *bodies_at, now_ms);
                     }
+                    if !groups.is_empty() {
+                        self.keep_until_durable(&set, logged.end);
+                    }
                     let level = self.apply(&set, now_ms);
                     drop(guards);
                     self.sessions.finish(request, logged.applied());
@@ -121,6 +125,28 @@ impl Engine {
         reply.clear();
         self.undo(&set);
         Err(refused.unwrap_or_else(already_applied))
+    }
+
+    /// Jobs that a step ends leave the disk only after the step is on it: a power cut that took the step and the jobs
+    /// that came with it would otherwise find those gone as well.
+    fn keep_until_durable(&self, set: &ChangeSet<'_>, end: Option<LogPosition>) {
+        let Some(end) = end.filter(|_| self.logged) else {
+            return;
+        };
+        let changed = set.changes.iter().map(|change| (change.slot, change.before));
+        let ended = set.done.iter().copied().chain(changed);
+        for (number, _) in ended.filter(|(_, before)| !before.has(VOLATILE)) {
+            let slot = self.slab.slot(number);
+            let mut body = slot.body();
+            loop {
+                self.durable.keep_until(body, end);
+                // The reclaimer may be moving it.
+                match slot.body() {
+                    same if same == body => break,
+                    moved => body = moved,
+                }
+            }
+        }
     }
 
     fn admit_group<'a>(

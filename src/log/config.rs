@@ -81,7 +81,8 @@ impl LogConfig {
 /// What a record is for, which decides how much of the reserve it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// New jobs. Refused while fewer than two further segments could be had.
+    /// New jobs. Refused while fewer than two further segments could be had, or fewer than it takes to settle what is
+    /// there.
     Enqueue,
     /// Settling and handing out: may take all further segments but one.
     Settle,

@@ -9,7 +9,10 @@ use crate::log::error::LogError;
 use crate::log::group::GroupCommit;
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
-use crate::log::record::{DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody};
+use crate::log::record::{
+    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody,
+};
+use crate::log::recover::scan;
 use crate::log::space::{Keeper, Space};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
@@ -25,6 +28,8 @@ pub struct Log {
     pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
+    /// How many of those new jobs must leave to settlements and copies.
+    pub(super) kept_from_enqueues: AtomicU32,
     pub(super) is_poisoned: AtomicBool,
     pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
@@ -33,6 +38,8 @@ pub struct Log {
     pub(super) hold: AtomicU32,
     pub(super) oldest: AtomicU32,
     pub(super) segment_bytes: u32,
+    /// The first segment that this start began.
+    pub(super) first_sequence: u32,
     pub(super) boot: u32,
     pub(super) log_id: [u8; 16],
     pub(super) segments: Segments,
@@ -84,8 +91,11 @@ impl Log {
         if self.is_poisoned.load(Ordering::Relaxed) {
             return Err(self.poisoned_error());
         }
-        if room == Room::Enqueue && self.obtainable.load(Ordering::Relaxed) < 2 {
-            return Err(self.full());
+        if room == Room::Enqueue {
+            let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
+            if self.obtainable.load(Ordering::Relaxed) < kept {
+                return Err(self.full());
+            }
         }
         let len = (HEADER_LEN + body_len) as u32;
         loop {
@@ -201,8 +211,17 @@ impl Log {
         })
     }
 
+    /// The segment of `position`, where the body of a job stands that is still counted, is not used again before the
+    /// log is durable up to `until`. Whoever calls this looks afterwards whether the body was moved meanwhile.
+    pub fn keep_until(&self, position: LogPosition, until: LogPosition) {
+        if let Some(segment) = self.segments.by_sequence(position.sequence()) {
+            segment.live.keep_until(until);
+        }
+    }
+
     /// Shows the engine's records of a segment that is no longer written, in order. `false` when it is not in
-    /// use, is still being written, or has a record that is not committed yet.
+    /// use, is still being written, or has a record that is not committed yet. In a segment of an earlier start what
+    /// is not valid is passed over, as it was when the log was read.
     pub fn visit_segment(&self, sequence: u32, visit: &mut dyn FnMut(Recovered<'_>)) -> bool {
         let mut position = LogPosition::new(sequence, DATA_START);
         let Some(pin) = self.pin(position) else {
@@ -211,19 +230,23 @@ impl Log {
         let Some(end) = pin.segment().sealed_end() else {
             return false;
         };
+        let mut show = |position: LogPosition, record: &CheckedRecord<'_>| {
+            if record.header.kind < KIND_LOG_FIRST {
+                visit(record.recovered(position));
+            }
+        };
+        if sequence < self.first_sequence {
+            let bytes = pin.segment().region().bytes(0, self.segment_bytes as usize);
+            let name = (sequence, pin.segment().epoch());
+            let on_record = |position, record: CheckedRecord<'_>| show(position, &record);
+            scan(name, self.segment_bytes, bytes, on_record, |_, _| {});
+            return true;
+        }
         while position.offset() + HEADER_LEN as u32 <= end {
             let Some(record) = pin.segment().record_at(position) else {
                 return false;
             };
-            if record.header.kind < KIND_LOG_FIRST {
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
-            }
+            show(position, &record);
             position = position.plus(record.len() as u32);
         }
         true
@@ -246,6 +269,7 @@ impl Log {
                 .replenish(&mut keeper, budget.saturating_sub(done))
                 .unwrap_or(0);
             self.discard(now_ms);
+            self.weigh();
         }
         done + self.sync_in_background(now_ms)
     }

@@ -10,6 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the format that this build writes. A log of a later version is refused.
 pub const FORMAT_VERSION: u32 = 1;
+/// No later version will have a higher number: such a number is damage.
+const VERSION_MAX: u32 = 0xFFFF;
 /// The first eight bytes of every segment.
 pub(crate) const MAGIC: [u8; 8] = *b"ackringL";
 /// Length of a record's header, in bytes; also the length of the shortest record.
@@ -114,8 +116,12 @@ impl SegmentHeader {
                 "the segment header does not begin with the log's magic bytes",
             ));
         }
-        if header.version.get() > FORMAT_VERSION {
-            return Err(HeaderFlaw::Newer(header.version.get()));
+        match header.version.get() {
+            version if version > VERSION_MAX => {
+                return Err(HeaderFlaw::Damaged("the segment header's version is none"));
+            }
+            version if version > FORMAT_VERSION => return Err(HeaderFlaw::Newer(version)),
+            _ => {}
         }
         if header.crc.get() != header.checksum() {
             return Err(HeaderFlaw::Damaged("the segment header's checksum is wrong"));
@@ -135,6 +141,7 @@ impl SegmentHeader {
             && (1..NUMBERS_END).contains(&self.boot.get())
             && self.sequence.get() < NUMBERS_END;
         (self.is_spare() || is_numbered)
+            && self.version.get() != 0
             && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
             && self.files.get() <= limits::SEGMENT_FILES_MAX
     }
@@ -237,7 +244,18 @@ pub(crate) struct CheckedRecord<'a> {
     pub(crate) body: &'a [u8],
 }
 
-impl CheckedRecord<'_> {
+impl<'a> CheckedRecord<'a> {
+    /// As it is shown outside of the log.
+    pub(crate) fn recovered(&self, position: LogPosition) -> Recovered<'a> {
+        Recovered {
+            position,
+            kind: self.header.kind,
+            flags: self.header.flags,
+            now_ms: self.header.now_ms.get(),
+            body: self.body,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         HEADER_LEN + self.body.len()
     }

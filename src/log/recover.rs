@@ -127,14 +127,14 @@ pub(crate) struct Verdict {
 
 /// Calls `on_record` for every valid record of a segment and `on_gap` for what lies between and behind them.
 /// `bytes` may end before the segment does; what is not there is part of a gap.
-fn scan<'a>(
-    header: &SegmentHeader,
+pub(super) fn scan<'a>(
+    (sequence, epoch): (u32, u32),
+    segment_bytes: u32,
     bytes: &'a [u8],
     mut on_record: impl FnMut(LogPosition, CheckedRecord<'a>),
     mut on_gap: impl FnMut(BadRange, Damage),
 ) {
-    let (sequence, epoch) = (header.sequence.get(), header.epoch.get());
-    let segment_end = header.segment_bytes.get() as usize;
+    let segment_end = segment_bytes as usize;
     let from = |at: usize| bytes.get(at..).unwrap_or_default();
     let check = |at: usize| check_record(from(at), LogPosition::new(sequence, at as u32), epoch);
     let mut at = DATA_START as usize;
@@ -237,22 +237,23 @@ impl Recovery {
                 has_engine_record = true;
                 counts.records += 1;
                 counts.bytes += record.len() as u64;
-                visit(Recovered {
-                    position,
-                    kind: record.header.kind,
-                    flags: record.header.flags,
-                    now_ms: record.header.now_ms.get(),
-                    body: record.body,
-                });
+                visit(record.recovered(position));
             }
         };
-        scan(header, bytes, on_record, |range, damage| {
-            gaps.borrow_mut().push(Gap {
-                range,
-                damage,
-                before_ms: written_ms.get(),
-            });
-        });
+        let name = (sequence, header.epoch.get());
+        scan(
+            name,
+            header.segment_bytes.get(),
+            bytes,
+            on_record,
+            |range, damage| {
+                gaps.borrow_mut().push(Gap {
+                    range,
+                    damage,
+                    before_ms: written_ms.get(),
+                });
+            },
+        );
         *last_ms = written_ms.get();
         let gaps = gaps.into_inner();
         let is_torn = gaps.iter().any(|gap| gap.damage.is_begun());

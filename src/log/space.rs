@@ -5,6 +5,7 @@
 //! numbers on the disk never have a gap, and a gap means that a file is missing.
 
 use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
 use crate::log::config::Room;
 use crate::log::dir::is_disk_full;
@@ -107,6 +108,7 @@ impl Log {
             );
         }
         old.seal(left.offset());
+        self.weigh();
         Ok(())
     }
 
@@ -190,6 +192,24 @@ impl Log {
     fn publish(&self, space: &Space) {
         self.obtainable
             .store(space.obtainable() as u32, Ordering::Relaxed);
+    }
+
+    /// Says how many further segments enqueues leave alone: one for copies, and enough for the others to hand out and
+    /// settle every live job by itself, those of one more segment like the last included. What is refused then is
+    /// refused before it can take the room of an ack; that a disk is full is only known when there is no more, though.
+    pub(super) fn weigh(&self) {
+        if self.directory.is_none() {
+            return;
+        }
+        let (oldest, tail) = (self.oldest.load(Ordering::Acquire), self.tail().sequence());
+        let live = |sequence: u32| {
+            let segment = self.segments.by_sequence(sequence);
+            segment.map_or(0, |segment| segment.live.count())
+        };
+        let jobs = (oldest..=tail).map(live).sum::<u64>() + live(tail.saturating_sub(1));
+        let segments = (jobs * limits::SETTLE_BYTES).div_ceil(u64::from(self.segment_bytes));
+        let kept = 1 + segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32;
+        self.kept_from_enqueues.store(kept, Ordering::Relaxed);
     }
 
     pub(super) fn full(&self) -> LogError {
@@ -339,7 +359,13 @@ impl Log {
                 self.advance_prefix()
             }
         };
-        segment.live.is_passed(sequence, passed, || self.durable())
+        let durable = || {
+            if is_planted(Plant::RecycleEarly) {
+                return LogPosition::from_raw(u64::MAX);
+            }
+            self.durable()
+        };
+        segment.live.is_passed(sequence, passed, durable)
     }
 
     /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.

@@ -2,6 +2,7 @@
 //! ([`group`](crate::log::group)) does with the disk, and the poison.
 
 use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::log::error::LogError;
 use crate::log::log::Log;
@@ -149,7 +150,14 @@ impl Log {
 
     /// As the leader: brings what is committed behind `from` to the disk and returns its end.
     fn flush_prefix(&self, from: LogPosition) -> Result<LogPosition, LogError> {
-        let to = self.advance_prefix();
+        let to = if is_planted(Plant::PublishHole) {
+            self.tail()
+        } else {
+            self.advance_prefix()
+        };
+        if is_planted(Plant::ConfirmBeforeSync) {
+            self.durable.raise(to);
+        }
         for sequence in from.sequence()..=to.sequence() {
             let start = if sequence == from.sequence() {
                 from.offset()

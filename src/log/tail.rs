@@ -194,7 +194,8 @@ impl Holders {
 #[derive(Debug, Default)]
 pub struct Live {
     jobs: AtomicU64,
-    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it.
+    /// Raw position that must be durable before the segment goes: the end of the last copy made of a job in it, or of
+    /// the last step that ended one and brought others.
     barrier: AtomicU64,
 }
 
@@ -219,6 +220,13 @@ impl Live {
         // Relaxed: the Release of the count that follows carries it to whoever finds nothing left.
         self.barrier.fetch_max(copy_end.raw(), Ordering::Relaxed);
         self.release(jobs);
+    }
+
+    /// What keeps the segment now goes only once the log is durable up to `until`. For whoever is about to release a
+    /// job in it.
+    pub fn keep_until(&self, until: LogPosition) {
+        // Relaxed: as in `release_after`.
+        self.barrier.fetch_max(until.raw(), Ordering::Relaxed);
     }
 
     /// The count. Acquire: at zero, every release's reads are over.

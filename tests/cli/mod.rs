@@ -301,8 +301,13 @@ impl Server {
     }
 
     /// Asks it to stop, and returns how it ended.
-    pub fn stop(mut self, signal: Signal) -> ExitStatus {
+    pub fn stop(self, signal: Signal) -> ExitStatus {
         self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits until it ends by itself, and returns how.
+    pub fn ended(mut self) -> ExitStatus {
         let status = eventually("the server's end", || self.child.try_wait().unwrap());
         self.ended.set(true);
         status

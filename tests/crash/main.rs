@@ -22,9 +22,13 @@
 
 #[path = "../cli/mod.rs"]
 mod cli;
+mod damage;
+mod full;
 mod kills;
 mod ledger;
 mod load;
+mod mounts;
 mod power;
 mod seed;
+mod stopped;
 mod table;

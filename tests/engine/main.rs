@@ -6,9 +6,17 @@
 )]
 
 mod clock;
+#[path = "../sim/disk.rs"]
+#[allow(
+    dead_code,
+    reason = "written for the whole simulation; this uses a part of it"
+)]
+mod disk;
+mod edges;
 mod life;
 mod limits;
 mod model;
+mod power;
 mod recovery;
 mod sessions;
 mod storm;

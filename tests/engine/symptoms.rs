@@ -65,7 +65,7 @@ fn redrive(world: &World, queue: QueueId, id: JobId) {
 }
 
 /// Fills the log with extensions of one lease until it takes no settlement any more.
-fn fill_log(world: &World, token: Token) {
+pub(crate) fn fill_log(world: &World, token: Token) {
     for count in [200, 1] {
         let extend = || {
             world.settle_as(RequestId::NONE, |batch| {

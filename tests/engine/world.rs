@@ -108,10 +108,28 @@ impl World {
 
     /// What `kill -9` leaves: the mapped files as they are, nothing closed, nothing synced.
     pub fn crash(&mut self) -> &mut Self {
+        self.crash_with(|| ())
+    }
+
+    /// The end of the process, and what happens to its disk before the next one starts.
+    pub fn crash_with(&mut self, what_happens: impl FnOnce()) -> &mut Self {
         self.engine = None;
+        what_happens();
         self.restarts += 1;
         self.open();
         self
+    }
+
+    /// The end of the process, after which something is done to the files.
+    pub fn end(&mut self, damage: impl FnOnce(&std::path::Path)) {
+        self.engine = None;
+        damage(self.config.directory.as_ref().unwrap());
+    }
+
+    /// The start after [`end`](Self::end).
+    pub fn begin(&mut self) {
+        self.restarts += 1;
+        self.open();
     }
 
     pub fn engine(&self) -> &Engine {

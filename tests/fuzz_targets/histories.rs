@@ -2,6 +2,7 @@
 //! copy is judged by.
 
 use crate::ram_disk::{Image, RamDisk};
+use crate::reader::{Stone, in_use, records_of};
 use ackring::log::{Log, LogConfig, LogPosition, Room};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,32 +11,8 @@ use std::sync::OnceLock;
 /// Small, so that a few records fill one: only simulated disks allow it.
 pub const SEGMENT_BYTES: u32 = 4096;
 pub const NOW_MS: u64 = 1_700_000_000_000;
-/// A segment header, a record's header.
-pub const SEGMENT_HEADER: usize = 64;
-pub const RECORD_HEADER: usize = 32;
-
 /// A record of the engine, as recovery shows it.
 pub type Shown = (LogPosition, u8, u8, u64, Vec<u8>);
-
-/// Any record, as it stands in a file.
-#[derive(Debug, Clone)]
-pub struct Stone {
-    pub sequence: u32,
-    pub epoch: u32,
-    pub offset: usize,
-    /// Header and body.
-    pub bytes: Vec<u8>,
-}
-
-impl Stone {
-    pub fn position(&self) -> LogPosition {
-        LogPosition::new(self.sequence, self.offset as u32)
-    }
-
-    pub fn mark(&self) -> LogPosition {
-        LogPosition::from_raw(word(&self.bytes, 16))
-    }
-}
 
 pub struct History {
     pub image: Image,
@@ -57,73 +34,10 @@ pub fn config(disk: &RamDisk) -> LogConfig {
     }
 }
 
-pub fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .map_or(0, |word| u64::from_le_bytes(word.try_into().unwrap()))
-}
-
-pub fn half(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..at + 4)
-        .map_or(0, |half| u32::from_le_bytes(half.try_into().unwrap()))
-}
-
-/// The checksum of a segment header.
-pub fn header_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..SEGMENT_HEADER])
-}
-
-/// The checksum of a record at a place.
-pub fn record_crc(bytes: &[u8], position: LogPosition) -> u32 {
-    let (head, body) = bytes.split_at(RECORD_HEADER);
-    let body_crc = if head[12] == 0xF0 { 0 } else { crc32c::crc32c(body) };
-    let crc = crc32c::crc32c_append(body_crc, &position.raw().to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, &head[..8]);
-    let crc = crc32c::crc32c_append(crc, &[0; 4]);
-    crc32c::crc32c_append(crc, &head[12..])
-}
-
-/// Sequence, epoch and the rest of a header that is in order and of a segment in use.
-pub fn in_use(bytes: &[u8]) -> Option<(u32, u32)> {
-    let whole = bytes.len() >= SEGMENT_HEADER && &bytes[..8] == b"ackringL" && half(bytes, 8) == 1;
-    let valid = whole && half(bytes, 12) == header_crc(bytes) && half(bytes, 16) != 0;
-    valid.then(|| (half(bytes, 16), half(bytes, 20)))
-}
-
-/// The record at a place by FORMAT.md, if there is one.
-pub fn record_at(bytes: &[u8], sequence: u32, epoch: u32, offset: usize) -> Option<Stone> {
-    let rest = bytes.get(offset..)?;
-    let len = half(rest, 0) as usize;
-    if len < RECORD_HEADER || !len.is_multiple_of(8) || half(rest, 4) != epoch {
-        return None;
-    }
-    let record = rest.get(..len)?;
-    let position = LogPosition::new(sequence, offset as u32);
-    let valid =
-        half(record, 8) == record_crc(record, position) && record[14..16] == [0, 0] && record[12] <= 0xF2;
-    valid.then(|| Stone {
-        sequence,
-        epoch,
-        offset,
-        bytes: record.to_vec(),
-    })
-}
-
 /// Every record in the segments in use of a directory, in order.
-pub fn stones(image: &Image) -> Vec<Stone> {
-    let mut found = Vec::new();
-    for contents in image.values() {
-        let Some((sequence, epoch)) = in_use(&contents.bytes) else {
-            continue;
-        };
-        let mut at = SEGMENT_HEADER;
-        while at + RECORD_HEADER <= contents.bytes.len() {
-            let record = record_at(&contents.bytes, sequence, epoch, at);
-            at += record.as_ref().map_or(8, |record| record.bytes.len());
-            found.extend(record);
-        }
-    }
+fn stones(image: &Image) -> Vec<Stone> {
+    let files = image.values();
+    let mut found: Vec<Stone> = files.flat_map(|contents| records_of(&contents.bytes)).collect();
     found.sort_by_key(Stone::position);
     found
 }

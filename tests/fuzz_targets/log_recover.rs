@@ -6,9 +6,10 @@
 //! that was not written there, and nothing is silently left out that a later record knew to be on the disk, unless
 //! the input has made checksums to fit.
 
-use crate::histories::{self, NOW_MS, Shown, Stone, half, in_use, record_at};
+use crate::histories::{self, NOW_MS, Shown};
 use crate::mutations::{Mutant, Taps};
 use crate::ram_disk::{Image, RamDisk};
+use crate::reader::{Stone, half, in_use, record_at};
 use ackring::log::{
     Corruption, InspectReport, Log, LogConfig, LogPosition, OpenError, RecoveryReport, Room, inspect_on,
 };
@@ -151,7 +152,12 @@ fn genuine(mutant: &Mutant<'_>, shown: &[Shown], is_salvage: bool) {
     for record in shown {
         let mut files = mutant.image.values();
         let found = files.any(|contents| stands(&contents.bytes, record, is_salvage));
-        assert!(found, "{} is shown and stands nowhere", record.0);
+        assert!(
+            found,
+            "{} is shown and stands nowhere in {}",
+            record.0,
+            files_of(mutant)
+        );
         if !mutant.is_forged {
             assert!(
                 mutant.history.written.contains(record),
@@ -160,6 +166,12 @@ fn genuine(mutant: &Mutant<'_>, shown: &[Shown], is_salvage: bool) {
             );
         }
     }
+}
+
+fn files_of(mutant: &Mutant<'_>) -> String {
+    let files = mutant.image.iter();
+    let told = files.map(|(name, file)| format!("{name} of {} bytes {:?}", file.len, in_use(&file.bytes)));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a file holds the record by FORMAT.md. A salvage may have found out by the records what a damaged header said.

@@ -1,9 +1,8 @@
 //! Turns bytes of a fuzzer into damage to a log directory.
 
-use crate::histories::{
-    self, History, RECORD_HEADER, SEGMENT_BYTES, SEGMENT_HEADER, Stone, half, header_crc, in_use, record_crc,
-};
+use crate::histories::{self, History, SEGMENT_BYTES};
 use crate::ram_disk::{Contents, Image};
+use crate::reader::{RECORD_HEADER, SEGMENT_HEADER, Stone, half, header_crc, in_use, record_crc};
 use ackring::log::LogPosition;
 
 /// Numbers out of the input; zeros behind its end.

@@ -565,6 +565,11 @@ impl SimDisk {
         state.die_at = Some(state.counters.calls + calls);
     }
 
+    /// Takes a planned stop back.
+    pub fn live_on(&self) {
+        self.state().die_at = None;
+    }
+
     /// Stops the machine at once.
     pub fn stop(&self) {
         let mut state = self.state();

@@ -192,6 +192,7 @@ impl SimNet {
         let mut fabric = self.0.borrow_mut();
         fabric.faulty = faulty;
         if !faulty {
+            fabric.die_in = None;
             fabric
                 .links
                 .values_mut()

@@ -151,7 +151,7 @@ fn parties(dice: &mut Rng) -> Vec<PartyPlan> {
                 0
             },
             links: if dice.per_mille(300) { 2 } else { 1 },
-            heartbeat_ms: dice.pick(&[200, 1_000, 3_000]),
+            heartbeat_ms: dice.pick(&[1_000, 3_000, 10_000]),
             in_flight: dice.pick(&[1, 2, 5, 20]),
             pause_ms: dice.pick(&[0, 5, 30, 100]),
         })

@@ -68,6 +68,7 @@ impl World {
         self.calm = true;
         self.net.set_faulty(false);
         self.disk.fail_no_sync();
+        self.disk.live_on();
         self.free_disk();
         if self.server.connections_max < CONNECTIONS_ENOUGH {
             // A server that takes everybody.

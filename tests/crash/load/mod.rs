@@ -176,6 +176,12 @@ impl Load {
         });
     }
 
+    /// Brings everything to the disk that was confirmed so far, by a job that is confirmed there, and acked there.
+    pub fn sync(&self) {
+        producers::enqueue_synced(&self.shared);
+        self.drain();
+    }
+
     /// A thread that ended has panicked: the load would be less than it seems.
     fn check_threads(&self) {
         for thread in &self.threads {
@@ -282,7 +288,9 @@ impl Shared {
             | ClientError::OutcomeUnknown { .. }
             | ClientError::RetryLater(_)
             | ClientError::Closed => {}
-            ClientError::Refused(refusal) if refusal.code == ErrorCode::ShuttingDown => {}
+            // What ends a subscription when the disk fails.
+            ClientError::Refused(refusal)
+                if matches!(refusal.code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned) => {}
             other => self
                 .ledger
                 .violation(format!("an error that nobody expects: {other}")),

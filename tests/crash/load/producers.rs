@@ -196,3 +196,13 @@ fn applied_to(shared: &Shared, queue: &QueueHandle, stamps: &[u64], applied: &Ap
         shared.ledger.confirmed(*stamp, id, level);
     }
 }
+
+/// One job that is confirmed only when it is on the disk.
+pub fn enqueue_synced(shared: &Shared) {
+    let mut random = shared.random();
+    let client = shared.client(PATIENT);
+    let queue = shared.queue(&client, SYNCED);
+    let (stamps, batch) = draw(shared, &mut random, SYNCED, 1, false);
+    let applied = client.enqueue(&queue, &batch, None).unwrap();
+    applied_to(shared, &queue, &stamps, &applied);
+}

@@ -76,6 +76,8 @@ pub struct Disk {
     pub bytes_max: usize,
     bytes: usize,
     pub traffic: Traffic,
+    /// The power fails at this write or sync from now, before it is carried out; 0 for none.
+    pub fails_in: u64,
 }
 
 type Answer<T> = Result<T, i32>;
@@ -89,7 +91,19 @@ impl Disk {
             bytes_max: usize::MAX,
             bytes: 0,
             traffic: Traffic::default(),
+            fails_in: 0,
         }
+    }
+
+    /// A write or sync arrives. Says whether there still is power.
+    pub fn tick(&mut self) -> bool {
+        if self.fails_in > 0 {
+            self.fails_in -= 1;
+            if self.fails_in == 0 {
+                self.mood = Mood::WithoutPower;
+            }
+        }
+        self.mood != Mood::WithoutPower
     }
 
     pub fn is_directory(&self, ino: u64) -> bool {
@@ -227,6 +241,10 @@ impl Disk {
         let file = self.file(ino)?;
         let pending = std::mem::take(&mut file.pending);
         if fails {
+            // The kernel may still show it from its cache. The disk does not have it.
+            let len = file.now.len();
+            file.now = file.synced.clone();
+            file.now.resize(len, 0);
             return Err(EIO);
         }
         for change in pending {
@@ -271,6 +289,7 @@ impl Disk {
         }
         self.forget_unreachable();
         self.mood = Mood::Sound;
+        self.fails_in = 0;
         self
     }
 

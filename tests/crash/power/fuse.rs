@@ -232,7 +232,9 @@ fn answer(request: &Request<'_>, disk: &mut Disk) -> Option<Result<Vec<u8>, i32>
         38 => return Some(Ok(Vec::new())),
         _ => {}
     }
-    if disk.mood == Mood::WithoutPower {
+    // WRITE, FSYNC, FSYNCDIR
+    let is_counted = matches!(request.op, 16 | 20 | 30);
+    if disk.mood == Mood::WithoutPower || is_counted && !disk.tick() {
         return Some(Err(EIO));
     }
     Some(operate(request, disk, &mut out).map(|()| out.done()))

@@ -117,7 +117,10 @@ impl Link {
                 .borrow_mut()
                 .step(&[], &[(queue, wishes), (other, more)]);
         }
+        // Whether a key's first job came at this level or at another nobody could tell.
+        let is_keyed = wishes.iter().any(|wish| wish.key.is_some());
         let level = match self.dice.below(10) {
+            _ if is_keyed => None,
             0 => Some(Durability::Memory),
             1 => Some(Durability::Written),
             2 => Some(Durability::Synced),

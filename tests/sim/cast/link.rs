@@ -18,6 +18,9 @@ use std::rc::Rc;
 /// Without an answer for this long a client connects anew, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 
+/// The same where nothing goes wrong but time, which may jump.
+const CALM_PATIENCE_MS: u64 = 600_000;
+
 /// What an answer will be the answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -124,7 +127,11 @@ impl Link {
             version_max: 1,
             features: 0,
             frame_bytes_max: 0,
-            heartbeat_ms: plan.heartbeat_ms,
+            heartbeat_ms: match self.stage.mood.get() {
+                Mood::Work => plan.heartbeat_ms,
+                // Time may jump further than any heartbeat, and no connection is lost any more.
+                _ => 0,
+            },
             session: plan.session,
             name: "sim",
         };
@@ -206,6 +213,10 @@ impl Link {
             let code = ErrorCode::from_u16(reply.number).expect("a known code");
             (code, reply)
         });
+        if let Some((code, reply)) = &error {
+            let oracle = self.stage.oracle.borrow();
+            oracle.remark(format!("{what:?} on {conn} is refused: {code}: {}", reply.text));
+        }
         if !matches!(what, What::Request(_) | What::Again(_)) {
             self.stage.oracle.borrow_mut().conn_alive(conn, sent.0, sent.1);
         }
@@ -450,7 +461,9 @@ impl Link {
     }
 
     fn stay_alive(&mut self) {
-        if !self.sent.is_empty() && self.now_ms > self.heard_ms + PATIENCE_MS {
+        let is_calm = self.stage.mood.get() != Mood::Work;
+        let patience_ms = if is_calm { CALM_PATIENCE_MS } else { PATIENCE_MS };
+        if !self.sent.is_empty() && self.now_ms > self.heard_ms + patience_ms {
             self.gives_up = true;
         }
         let heartbeat_ms = u64::from(self.party.borrow().plan.heartbeat_ms);
@@ -561,7 +574,10 @@ impl Actor for Link {
         let is_drained = self.stage.drained.get();
         match self.stage.mood.get() {
             Mood::Drain => is_drainer && !is_drained,
-            _ => !is_drainer && now_ms >= self.away_until_ms,
+            _ if is_drainer => false,
+            Mood::Work => now_ms >= self.away_until_ms,
+            // There may be room for a few only.
+            Mood::Finish => !self.party.borrow().is_finished(),
         }
     }
 }

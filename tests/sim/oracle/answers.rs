@@ -332,7 +332,7 @@ impl Oracle {
             );
         }
         if let Some((_, _, Some(acked))) = job.over
-            && acked != attempt
+            && (acked < attempt || acked != attempt && settling.verb == Verb::Ack)
         {
             broken!(
                 "settled-twice",

@@ -108,7 +108,12 @@ impl Oracle {
         }
         let alive = counts.ready + counts.scheduled + counts.leased + counts.dead;
         let over = counts.done + counts.cancelled + counts.expired;
-        if self.power_cuts == 0 && counts.enqueued != alive + over {
+        // Events of jobs that are not logged outlive the jobs where their queue was logged again.
+        let in_memory = self
+            .intents
+            .iter()
+            .any(|intent| intent.queue == queue && intent.level == Durability::Memory);
+        if self.power_cuts == 0 && !in_memory && counts.enqueued != alive + over {
             broken!(
                 "stats",
                 "queue {queue}: {} jobs were accepted, {alive} are there and {over} are over: {counts:?}",
@@ -315,7 +320,10 @@ impl Oracle {
                     .all(|other| *other == number || !self.may_apply(*other));
                 if !status.state.is_finished() {
                     absent.push(format!("ack of {}", settling.token.id));
-                } else if status.state == JobState::Done && alone {
+                } else if status.state == JobState::Done
+                    && alone
+                    && status.deliveries == settling.token.attempt
+                {
                     there.push(format!("ack of {}", settling.token.id));
                 }
             }

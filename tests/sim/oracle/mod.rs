@@ -263,6 +263,11 @@ impl Oracle {
         self.now_ms
     }
 
+    /// Something for those who read the trace.
+    pub fn remark(&self, line: String) {
+        self.trace.note(line);
+    }
+
     fn tick(&mut self) -> Event {
         self.event += 1;
         self.event
