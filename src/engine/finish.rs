@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// Forgets finished jobs: their bodies leave the log, their slots become free.
-    fn free(&self, queue: &Queue, numbers: &[u32]) {
+    pub(super) fn free(&self, queue: &Queue, numbers: &[u32]) {
         if numbers.is_empty() {
             return;
         }

@@ -22,12 +22,14 @@ mod census;
 mod change;
 mod codec;
 mod config;
+mod copy;
 mod dedupe;
 mod deliver;
 mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod forget;
 mod generations;
 pub mod journal;
 mod loss;
@@ -139,6 +141,13 @@ impl Engine {
             return Err(log_refusal(LogError::Poisoned(reason)));
         }
         Ok(())
+    }
+
+    /// Where the log ends: what was logged so far is on the disk once [`durable`](Self::durable) has reached it. For
+    /// tests.
+    #[doc(hidden)]
+    pub fn log_end(&self) -> LogPosition {
+        self.durable.tail()
     }
 
     /// Where everything is durable up to: what a `synced` confirmation waits for.

@@ -292,6 +292,16 @@ fn read_back(
             "the log holds jobs in {slots} slots; open with at least as many"
         )));
     }
+    if !config.salvage
+        && let Some(record) = recovery.senseless.first()
+    {
+        // Its checksum is right, so it was written like this; what it says of jobs must not be passed over in silence.
+        return Err(OpenError::Corrupt {
+            path: config.directory.clone().unwrap_or_default(),
+            offset: 0,
+            reason: format!("the {record} is whole, but makes no sense to this program"),
+        });
+    }
     let mut salvage_report = None;
     if !reading.corruptions().is_empty() {
         let mut describe = |reading: &Reading| {

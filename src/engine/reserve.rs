@@ -278,7 +278,7 @@ impl Engine {
         let entries = taken.entries.as_bytes();
         let mut claim = self
             .log(volatile)
-            .claim(prelude + 8 + entries.len(), Room::Settle)?;
+            .claim(prelude + 8 + entries.len(), Room::HandOut)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }

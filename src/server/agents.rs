@@ -3,8 +3,8 @@
 
 use super::config::ServeError;
 use super::hub::Hub;
+use crate::base::wake::run_errands;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Makes the log durable when an answer waits for it; all that came meanwhile go with the next sync.
 pub(super) struct Flusher {
@@ -18,24 +18,16 @@ impl Flusher {
 
     /// Syncs and wakes the reactors that wait; says how many.
     pub(super) fn step(&mut self) -> usize {
-        let waits = |mailbox: &&super::mailbox::Mailbox| mailbox.waits_for_disk.load(Ordering::Acquire);
         let mailboxes = self.hub.doors.all();
-        if mailboxes.iter().filter(waits).count() == 0 {
-            return 0;
-        }
-        if let Err(refusal) = self.hub.engine.sync() {
-            self.hub.fail(ServeError::Log(refusal.text));
-            return 0;
-        }
-        let mut woken = 0;
-        for mailbox in mailboxes {
-            // Taken away before the reactor looks at how far the disk is, so that it asks again for the rest.
-            if mailbox.waits_for_disk.swap(false, Ordering::AcqRel) {
-                mailbox.ring();
-                woken += 1;
+        let sync = || self.hub.engine.sync().map(|_| ());
+        let tell = |reactor: usize| mailboxes[reactor].ring();
+        match run_errands(mailboxes.iter().map(|mailbox| &mailbox.disk), sync, tell) {
+            Ok(woken) => woken,
+            Err(refusal) => {
+                self.hub.fail(ServeError::Log(refusal.text));
+                0
             }
         }
-        woken
     }
 }
 

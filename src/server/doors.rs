@@ -7,13 +7,9 @@
 //! baton on, so no job lies while somebody waits for it, and nobody is woken for nothing to find.
 
 use super::mailbox::{Baton, Mailbox};
+use crate::base::wake::Turns;
 use crate::engine::{Engine, QueueId};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// One in so many single jobs goes to another reactor than the publisher's own although that one waits as well,
-/// so that workers there are not left out for ever.
-const OTHERS_TURN: u32 = 16;
 
 thread_local! {
     /// The bit of the reactor that runs on this thread; 0 where none does.
@@ -23,15 +19,14 @@ thread_local! {
 /// The doors of all reactors of a server.
 pub(super) struct Doors {
     mailboxes: Box<[Mailbox]>,
-    /// Counts wakes, to take turns.
-    turns: AtomicU32,
+    turns: Turns,
 }
 
 impl Doors {
     pub(super) fn new(mailboxes: Vec<Mailbox>) -> Self {
         Self {
             mailboxes: mailboxes.into(),
-            turns: AtomicU32::new(0),
+            turns: Turns::default(),
         }
     }
 
@@ -57,50 +52,17 @@ impl Doors {
 
     /// `jobs` were published in `queue`, for which the reactors in `bits` wait.
     pub(super) fn published(&self, engine: &Engine, queue: QueueId, bits: u64, jobs: usize) {
-        let mut left = bits & self.mask();
-        let mut picks = jobs.min(left.count_ones() as usize);
-        let mut first = OWN.get() & left;
-        if left.count_ones() > 1 {
-            let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-            if first == 0 || picks == 1 && turn.is_multiple_of(OTHERS_TURN) {
-                first = pick(left & !OWN.get(), turn);
-            }
-        } else {
-            first = left;
-        }
-        let mut chosen = [0u32; 64];
-        let mut count = 0;
-        while picks > 0 && left != 0 {
-            let bit = if count == 0 {
-                first
-            } else {
-                1 << left.trailing_zeros()
-            };
-            left &= !bit;
-            chosen[count] = bit.trailing_zeros();
-            count += 1;
-            picks -= 1;
-        }
-        for (index, reactor) in chosen[..count].iter().enumerate() {
-            let others = if index == 0 { left } else { 0 };
-            self.hand(engine, Baton { queue, others }, *reactor);
-        }
+        self.turns
+            .published(bits & self.mask(), OWN.get(), jobs, |reactor, others| {
+                self.hand(engine, Baton { queue, others }, reactor);
+            });
     }
 
     /// A reactor is done with a queue and does not know it to be empty: the next of `others` shall look.
     pub(super) fn pass_on(&self, engine: &Engine, queue: QueueId, others: u64) {
-        let others = others & self.mask();
-        if others != 0 {
-            let bit = pick(others, self.turns.fetch_add(1, Ordering::Relaxed));
-            self.hand(
-                engine,
-                Baton {
-                    queue,
-                    others: others & !bit,
-                },
-                bit.trailing_zeros(),
-            );
-        }
+        self.turns.pass_on(others & self.mask(), |reactor, others| {
+            self.hand(engine, Baton { queue, others }, reactor);
+        });
     }
 
     /// Something about a queue changed that every waiter must hear of: it was deleted.
@@ -125,31 +87,5 @@ impl Doors {
 
     fn mask(&self) -> u64 {
         (1 << self.mailboxes.len()) - 1
-    }
-}
-
-/// The bit of `bits` whose turn it is; 0 only for 0.
-fn pick(bits: u64, turn: u32) -> u64 {
-    let mut left = bits;
-    for _ in 0..turn % bits.count_ones().max(1) {
-        left &= left - 1;
-    }
-    left & left.wrapping_neg()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_waiter_gets_its_turn() {
-        let bits = 0b1011;
-        let mut seen = 0;
-        for turn in 0..64 {
-            let bit = pick(bits, turn);
-            assert!(bit.is_power_of_two() && bits & bit != 0, "turn {turn}");
-            seen |= bit;
-        }
-        assert_eq!(seen, bits);
     }
 }

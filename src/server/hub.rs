@@ -2,8 +2,8 @@
 
 use super::config::{ServeError, ServerConfig};
 use super::doors::Doors;
-use super::mailbox::Bell;
 use super::orphans::Orphans;
+use crate::base::wake::Bell;
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use std::sync::Arc;

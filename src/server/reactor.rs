@@ -19,7 +19,6 @@ use crossbeam::queue::SegQueue;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Time between two looks at the connections' own time limits, in milliseconds.
@@ -168,7 +167,7 @@ impl<N: Net> Reactor<N> {
     /// Whether others have told it something that it has not looked at.
     pub(super) fn has_messages(&self) -> bool {
         let mailbox = self.hub.doors.of(self.index);
-        let disk_is_further = !self.holding.is_empty() && !mailbox.waits_for_disk.load(Ordering::Acquire);
+        let disk_is_further = !self.holding.is_empty() && !mailbox.disk.is_asked();
         let is_told = !mailbox.batons.is_empty() || !self.arrivals[self.index].is_empty();
         is_told || disk_is_further || self.hub.stage() != self.stage
     }
@@ -222,7 +221,7 @@ impl<N: Net> Reactor<N> {
     /// Wakes the flusher when answers wait for the disk.
     fn ask_for_disk(&self) {
         let mailbox = self.hub.doors.of(self.index);
-        if !self.holding.is_empty() && !mailbox.waits_for_disk.swap(true, Ordering::AcqRel) {
+        if !self.holding.is_empty() && mailbox.disk.ask() {
             self.hub.flush_bell.ring();
         }
     }
