@@ -1,7 +1,8 @@
 //! Changing many jobs at once, by id or by state: cancel, redrive, purge, and the end of a deleted queue.
 
-use super::change::{Cause, Change, ChangeSet};
+use super::change::{Cause, Change, ChangeSet, Logged};
 use super::enqueue::not_fresh;
+use super::journal::{ChangeHead, Kind, NUMBERED, Prelude};
 use super::queue::{Queue, QueueId};
 use super::replay::{Begun, RequestId};
 use super::settle::{NotTaken, Patience, wait_a_little};
@@ -12,6 +13,8 @@ use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::job::{JobId, JobState};
 use crate::base::limits::{DELIVERIES_MAX, PRIORITIES};
 use crate::base::sync::{Ordering, fence};
+use crate::log::Room;
+use zerocopy::IntoBytes;
 
 /// Changes in one record of a purge.
 const SWEEP_BATCH: usize = 512;
@@ -178,7 +181,11 @@ impl Engine {
                         self.purge_all_but_last(&mut set, now_ms)?;
                     }
                 }
-                let confirmed = self.carry_out(&mut set, request, now_ms, &[])?;
+                let confirmed = if set.is_empty() && count > 0 {
+                    self.note_done(queue, request, now_ms)?
+                } else {
+                    self.carry_out(&mut set, request, now_ms, &[])?
+                };
                 // Those that were cancelled just now are counted already.
                 self.forget_finished(queue, states, now_ms)?;
                 self.drop_stale(queue);
@@ -186,6 +193,25 @@ impl Engine {
             },
         )?;
         Ok((count, confirmed))
+    }
+
+    /// Notes a request as carried out that changed something and has no record of its own to say so.
+    fn note_done(&self, queue: &Queue, request: RequestId, now_ms: u64) -> Result<Confirmed, Refusal> {
+        if !request.is_numbered() {
+            return Ok(self.unlogged());
+        }
+        let mut body = Prelude::new(request).as_bytes().to_vec();
+        body.extend_from_slice(ChangeHead::default().as_bytes());
+        let (at, end) = self
+            .append(Kind::Change, NUMBERED, &body, Room::Settle, now_ms)
+            .map_err(log_refusal)?;
+        let logged = Logged {
+            at,
+            end: Some(end),
+            volatile: false,
+        };
+        self.sessions.finish(request, logged.applied());
+        Ok(self.confirmed(self.level(queue, None), logged, &[]))
     }
 
     /// Carries a set out but for its last change: the record that ends a purge bears the request's number, and so

@@ -204,7 +204,7 @@ impl ChangeEntry {
 }
 
 /// Head of a Change body.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ChangeHead {
     /// Done entries.

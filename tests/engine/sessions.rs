@@ -2,7 +2,9 @@
 
 use crate::world::{Collect, World};
 use ackring::engine::{EnqueueReply, RequestId};
-use ackring::{Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, JobOptions, QueueOptions};
+use ackring::{
+    Backoff, Durability, EnqueueBatch, EnqueueBuilder, ErrorCode, JobOptions, JobState, QueueOptions,
+};
 
 fn request(number: u64) -> RequestId {
     RequestId {
@@ -175,4 +177,33 @@ fn a_step_of_jobs_in_memory_sent_again_is_not_called_synced_when_they_are_lost()
     );
     world.crash();
     assert_eq!(step(&world), Ok((Durability::Memory, false, true)));
+}
+
+/// A purge that found only finished jobs was not remembered; sent again it took the jobs that had come meanwhile.
+#[test]
+fn a_purge_of_finished_jobs_sent_again_leaves_the_jobs_that_came_meanwhile() {
+    both(|mut world| {
+        let queue = world.queue("q");
+        world.push(queue, b"old");
+        let token = world.reserve_one(queue).token;
+        assert_eq!(world.ack(token), None);
+        let purge = |world: &World| {
+            let engine = world.engine();
+            engine.purge(queue, &JobState::ALL, request(7), world.now_ms)
+        };
+        assert_eq!(purge(&world).map(|(count, _)| count), Ok(1));
+        let id = world.push(queue, b"new");
+        assert_eq!(
+            purge(&world).map_err(|refusal| refusal.code),
+            Err(ErrorCode::AlreadyApplied)
+        );
+        if world.config.directory.is_some() {
+            world.crash();
+            assert_eq!(
+                purge(&world).map_err(|refusal| refusal.code),
+                Err(ErrorCode::AlreadyApplied)
+            );
+        }
+        assert_eq!(world.state(id), JobState::Ready);
+    });
 }
