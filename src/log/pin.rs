@@ -14,7 +14,7 @@ impl<'a> Pin<'a> {
     /// Holds the segment, if it is still number `sequence`.
     #[inline]
     pub(super) fn new(segment: &'a Segment, sequence: u32) -> Option<Self> {
-        // Made only where it is held: whatever is made lets go when it is dropped.
+        // Made only when it holds something: a pin that is dropped lets go.
         segment.holders.pin(sequence).then(|| Self { segment, sequence })
     }
 
