@@ -14,10 +14,8 @@ impl<'a> Pin<'a> {
     /// Holds the segment, if it is still number `sequence`.
     #[inline]
     pub(super) fn new(segment: &'a Segment, sequence: u32) -> Option<Self> {
-        segment
-            .holders
-            .pin(sequence)
-            .then_some(Self { segment, sequence })
+        // Made only when it holds something: a pin that is dropped lets go.
+        segment.holders.pin(sequence).then(|| Self { segment, sequence })
     }
 
     /// The pinned segment.
