@@ -332,6 +332,34 @@ fn output_of_the_command_goes_where_the_workers_goes() {
 }
 
 #[test]
+fn what_a_command_prints_is_the_result_of_its_job_where_that_is_asked_for() {
+    let home = Home::new();
+    let _server = home.serve();
+    let pushed = home.ackring_with_input(&["push", "q", "--ids"], b"payload\n");
+    let id = pushed.stdout.trim().to_owned();
+    let ran = home.ackring(&[
+        "work",
+        "q",
+        "--result",
+        "--max-jobs",
+        "1",
+        "--",
+        "tr",
+        "a-z",
+        "A-Z",
+    ]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:?}");
+    let job = home.json(&["job", "get", &id]);
+    assert_eq!(
+        (&job["state"], &job["result"]),
+        (&"done".into(), &"PAYLOAD".into()),
+        "{job}"
+    );
+    home.ackring(&["work", "q", "--result", "--batch", "2", "--", "true"])
+        .expect(2);
+}
+
+#[test]
 fn a_worker_outlives_its_server_however_that_ends() {
     let home = Home::new();
     let mut server = home.serve();

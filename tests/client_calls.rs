@@ -399,6 +399,36 @@ fn many_threads_share_one_connection() {
 }
 
 #[test]
+fn a_subscription_that_a_full_log_ended_seemed_to_be_refused_for_good() {
+    let fake = Fake::new();
+    play(
+        &fake,
+        fake.config(),
+        |peer| {
+            peer.open_queue("mail", 5);
+            let subscribe = peer.request();
+            peer.answer(&subscribe, |reply, out| reply.handle(out, 9));
+            let full = Refusal {
+                retry_ms: 100,
+                ..Refusal::new(ErrorCode::LogFull, "the log is full")
+            };
+            let mut out = Vec::new();
+            response::subscription_ended(&mut out, 9, &full);
+            peer.send(&out);
+        },
+        |client| {
+            let mail = client.queue("mail").unwrap();
+            let subscription = client.subscribe(&[&mail], Window::default()).unwrap();
+            let ended = subscription.next(Duration::from_secs(60)).unwrap_err();
+            assert!(
+                matches!(&ended, ClientError::RetryLater(refusal) if refusal.retry_ms == 100),
+                "{ended}"
+            );
+        },
+    );
+}
+
+#[test]
 fn pushed_jobs_reach_the_subscription_until_it_ends() {
     let fake = Fake::new();
     play(

@@ -31,6 +31,23 @@ fn it_stays_small() {
 }
 
 #[test]
+fn it_writes_and_reads_the_golden_bytes() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("no python3 here, so this test has nothing to run");
+        return;
+    }
+    let test = script().with_file_name("test_vectors.py");
+    // Without leaving compiled files in the tree.
+    let output = Command::new("python3").arg("-B").arg(test).output().unwrap();
+    let (said, wrong) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{wrong}");
+    assert!(said.contains("as in the golden bytes"), "{said}");
+}
+
+#[test]
 fn it_enqueues_reserves_and_acks() {
     if Command::new("python3").arg("--version").output().is_err() {
         eprintln!("no python3 here, so this test has nothing to run");

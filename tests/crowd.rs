@@ -76,7 +76,7 @@ fn a_crowd_on_one_ring_comes_to_an_end() {
         let handles: Vec<u32> = (0..64).collect();
         let mut out = [0; 64];
         for round in 0..300 {
-            let batch = if (round + member) % 2 == 0 { 1 } else { 64 };
+            let batch = if (round + member).is_multiple_of(2) { 1 } else { 64 };
             while ring.push(&pool, &handles[..batch]).is_err() {
                 std::thread::yield_now();
             }
@@ -151,7 +151,7 @@ fn a_crowd_on_one_queue_comes_to_an_end() {
     let queue = engine.open_queue("q", NOW_MS).unwrap();
     let settled = AtomicUsize::new(0);
     let body = |member: usize| {
-        let count = if member % 2 == 0 { 1 } else { 32 };
+        let count = if member.is_multiple_of(2) { 1 } else { 32 };
         let mut builder = EnqueueBuilder::new();
         (0..count).for_each(|_| builder.push(&[1; 64], &JobOptions::default()));
         let (mut jobs, mut reply, mut items) = (Vec::new(), EnqueueReply::default(), Vec::new());
@@ -204,7 +204,7 @@ fn a_crowd_of_blocked_workers_is_woken_to_the_last() {
     let queue = engine.queue("q").unwrap();
     let body = |member: usize| {
         for _ in 0..EACH {
-            if member % 2 == 0 {
+            if member.is_multiple_of(2) {
                 queue.enqueue(b"job").unwrap();
             } else {
                 // A worker for each job, so that nobody waits in vain.

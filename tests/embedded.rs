@@ -201,3 +201,41 @@ fn a_reserve_may_wait_for_ever() {
         assert_eq!(blocked.join().unwrap(), Some(Ok(())));
     });
 }
+
+#[test]
+fn an_opening_tells_how_far_it_is() {
+    use ackring::engine::OnProgress;
+    use std::sync::{Arc, Mutex};
+    let directory = tempfile::tempdir().unwrap();
+    let config = || EngineConfig {
+        directory: Some(directory.path().to_owned()),
+        segment_bytes: 64 * 1024,
+        slots: 1024,
+        ..EngineConfig::default()
+    };
+    let engine = Engine::with(config()).unwrap();
+    let queue = engine.queue("q").unwrap();
+    (0..20).for_each(|_| _ = queue.enqueue(&[7; 10_000]).unwrap());
+    drop((queue, engine));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let config = EngineConfig {
+        on_progress: Some(OnProgress::new(move |read| telling.lock().unwrap().push(*read))),
+        ..config()
+    };
+    let engine = Engine::with(config).unwrap();
+    let told = told.lock().unwrap();
+    assert!(
+        told.len() >= 3 && told.is_sorted_by_key(|read| read.bytes),
+        "{told:?}"
+    );
+    let last = told.last().unwrap();
+    assert_eq!(
+        (last.bytes, last.records),
+        (last.bytes_total, engine.recovered().records)
+    );
+    let [queue] = &engine.recovered().by_queue[..] else {
+        panic!("{:?}", engine.recovered())
+    };
+    assert_eq!((&queue.name[..], queue.ready), ("q", 20));
+}

@@ -5,6 +5,9 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+#[path = "sim/disk.rs"]
+#[allow(dead_code, reason = "of the simulation; the driver names it")]
+mod disk;
 #[path = "engine/model/driver.rs"]
 mod driver;
 #[path = "fuzz_targets/engine_ops.rs"]
@@ -15,6 +18,9 @@ mod histories;
 mod log_recover;
 #[path = "fuzz_targets/mutations.rs"]
 mod mutations;
+#[path = "engine/model/power.rs"]
+#[allow(dead_code, reason = "of the engine's tests; the driver names it")]
+mod power;
 #[path = "fuzz_targets/ram_disk.rs"]
 mod ram_disk;
 #[path = "log_common/reader.rs"]

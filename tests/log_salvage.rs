@@ -203,3 +203,37 @@ fn what_is_wrong_is_told_by_what_stands_there() {
         assert_eq!(corruption.after_ms, NOW_MS);
     }
 }
+
+#[test]
+fn the_newest_file_deleted_went_unnoticed() {
+    for number in 1..=4 {
+        let directory = tempfile::tempdir().unwrap();
+        written(&directory, 4);
+        let path = directory.path().join(format!("{number:08}.segment"));
+        let held = std::fs::read(&path).unwrap()[16];
+        std::fs::remove_file(&path).unwrap();
+        assert_refused(&directory);
+        let report = inspect(directory.path(), &mut |_| ()).unwrap();
+        assert!(
+            report.corruptions.iter().any(|one| one.path == path),
+            "{held}: {:?}",
+            report.corruptions
+        );
+        let (records, _) = salvage(&directory);
+        assert_eq!(sound(&directory), records);
+    }
+}
+
+#[test]
+fn a_directory_whose_segments_are_all_gone_is_not_taken_for_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    written(&directory, 3);
+    for (path, _) in snapshot(directory.path()) {
+        if path.extension().is_some_and(|extension| extension == "segment") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert_refused(&directory);
+    assert_eq!(salvage(&directory).0, []);
+    assert_eq!(sound(&directory), []);
+}

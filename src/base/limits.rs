@@ -101,8 +101,11 @@ pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
-/// Log bytes that are kept for each job until it is over: it may be handed out and acked in records of its own.
-pub const SETTLE_BYTES: u64 = 192;
+/// Log bytes that hand-outs leave alone for each job that is not over: it may be settled in a record of its own, and a
+/// copy of it is longer than it was in the batch that brought it.
+pub const LOG_KEPT_BY_HAND_OUT_BYTES: u64 = 192;
+/// Log bytes that enqueues leave alone for each job: it may be handed out in a record of its own besides.
+pub const LOG_KEPT_BY_ENQUEUE_BYTES: u64 = LOG_KEPT_BY_HAND_OUT_BYTES + 128;
 /// Bytes that bodies of `memory` jobs may take unless configured otherwise.
 pub const MEMORY_BYTES_DEFAULT: u64 = 8 << 30;
 /// Most jobs that one reserve hands out: what fits the work space on its stack.

@@ -23,11 +23,33 @@ pub enum Plant {
     ForgetKey,
     /// Recovery does not watch the deadline of a job that was leased.
     LoseLeaseTimer,
+    /// Recovery does not bring back which requests were applied.
+    ForgetSession,
+    /// An idempotency key is remembered for half its window.
+    ShortenWindow,
+    /// Recovery passes over plain acks.
+    ReviveAcked,
+    /// Recovery takes the jobs of an atomic step and not its settlements.
+    TearStep,
+    /// Recovery lines up jobs by their slots, not as they were accepted.
+    MixOrder,
+    /// A job is dead one attempt before its limit.
+    BuryEarly,
+    /// Bytes of a job whose TTL passed stay counted.
+    MiscountExpired,
+    /// The slot of a cancelled job is not used again.
+    LeakSlot,
+    /// Ids are given out before the disk knows of them.
+    RepeatIds,
+    /// Leases of a lost connection are given back at once.
+    SkipGrace,
+    /// Who publishes jobs does not wake those who wait for them.
+    LoseWakeup,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 8] = [
+    pub const ALL: [Plant; 19] = [
         Plant::ConfirmBeforeSync,
         Plant::SkipDirectorySync,
         Plant::RecycleEarly,
@@ -36,6 +58,17 @@ impl Plant {
         Plant::AcceptStaleToken,
         Plant::ForgetKey,
         Plant::LoseLeaseTimer,
+        Plant::ForgetSession,
+        Plant::ShortenWindow,
+        Plant::ReviveAcked,
+        Plant::TearStep,
+        Plant::MixOrder,
+        Plant::BuryEarly,
+        Plant::MiscountExpired,
+        Plant::LeakSlot,
+        Plant::RepeatIds,
+        Plant::SkipGrace,
+        Plant::LoseWakeup,
     ];
 
     /// What it is called in `ACKRING_PLANT`.
@@ -49,6 +82,17 @@ impl Plant {
             Plant::AcceptStaleToken => "accept-stale-token",
             Plant::ForgetKey => "forget-key",
             Plant::LoseLeaseTimer => "lose-lease-timer",
+            Plant::ForgetSession => "forget-session",
+            Plant::ShortenWindow => "shorten-window",
+            Plant::ReviveAcked => "revive-acked",
+            Plant::TearStep => "tear-step",
+            Plant::MixOrder => "mix-order",
+            Plant::BuryEarly => "bury-early",
+            Plant::MiscountExpired => "miscount-expired",
+            Plant::LeakSlot => "leak-slot",
+            Plant::RepeatIds => "repeat-ids",
+            Plant::SkipGrace => "skip-grace",
+            Plant::LoseWakeup => "lose-wakeup",
         }
     }
 }

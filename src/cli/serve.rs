@@ -126,8 +126,13 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
         unix: serve.unix.as_ref().map(|path| path.display().to_string()),
     };
     announce(global, &serve, &listening, &recovered, start.elapsed())?;
+    tracing::info!("serving {}", serve.data.display());
     let ended = server.wait();
     watching.close();
+    match &ended {
+        Ok(()) => tracing::info!("stopped; everything that was confirmed is on the disk"),
+        Err(error) => tracing::error!("stopped by a failure: {error}"),
+    }
     ended.map_err(Failure::refused)
 }
 

@@ -199,7 +199,10 @@ fn on_push(shared: &Shared, state: &mut State, frame: &Frame<'_>) {
         if let Some(feed) = state.feed_ids.remove(&id) {
             state.feeds.retain(|other| !Arc::ptr_eq(other, &feed));
             let error = read_error(frame.body).ok().and_then(|error| error.refusal());
-            feed.end(error.map_or(ClientError::Closed, ClientError::Refused));
+            // By its class, as for a call: a log that was full for a moment is no reason to give up.
+            feed.end(error.map_or(ClientError::Closed, |refusal| {
+                ClientError::from_refusal(refusal, 0)
+            }));
         }
         return;
     }

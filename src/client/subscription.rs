@@ -105,7 +105,8 @@ impl Subscription {
     /// number of threads may ask.
     ///
     /// # Errors
-    /// What ended the subscription: its queue was deleted, or the client closed.
+    /// What ended the subscription: `Refused` when its queue was deleted, `RetryLater` when the log had no room for a
+    /// hand-out (subscribe again), `OutcomeUnknown` when the log failed, `Closed` with the client.
     pub fn next(&self, timeout: Duration) -> Result<Option<Vec<Delivery>>, ClientError> {
         let until = Instant::now() + timeout;
         let mut inner = self.feed.lock();

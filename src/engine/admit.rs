@@ -9,6 +9,7 @@ use crate::base::batch::EnqueueBatch;
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::JobId;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -157,7 +158,8 @@ impl Engine {
                     bytes += item_bytes;
                     let id = begin(admitted.slots[used], flags | KEYED);
                     used += 1;
-                    let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms;
+                    let halves = if is_planted(Plant::ShortenWindow) { 1 } else { 2 };
+                    let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms * halves / 2;
                     self.dedupe.insert(
                         keys,
                         key,

@@ -135,8 +135,8 @@ impl Engine {
         ));
     }
 
-    /// Cancels every job of a queue that is in one of `states`, and forgets finished ones if asked to; says how
-    /// many.
+    /// Cancels every job of a queue that is in one of `states`, and forgets those in the finished ones of them; says
+    /// how many of both.
     ///
     /// # Errors
     /// A [`Refusal`]; what was purged until then stays purged.
@@ -153,16 +153,13 @@ impl Engine {
             let phase = word.phase();
             !phase.is_finished() && phase.public().is_some_and(|state| states.contains(&state))
         };
-        let forgets = states.iter().any(|state| state.is_finished());
         let mut count = 0u64;
         let confirmed = self.once(
             request,
             now_ms,
             |_, _| None,
             || {
-                if forgets {
-                    count += self.trim_finished(queue, 0);
-                }
+                count += self.forget_finished(queue, states, now_ms)?;
                 let mut set = ChangeSet::default();
                 for number in 0..self.slab.fresh_from() {
                     if let Some(before) = self.take_where(number, queue, wanted) {
@@ -182,9 +179,8 @@ impl Engine {
                     }
                 }
                 let confirmed = self.carry_out(&mut set, request, now_ms, &[])?;
-                if forgets {
-                    self.trim_finished(queue, 0);
-                }
+                // Those that were cancelled just now are counted already.
+                self.forget_finished(queue, states, now_ms)?;
                 self.drop_stale(queue);
                 Ok(confirmed)
             },

@@ -12,6 +12,7 @@ use super::timer::{Entry, Watch};
 use super::{Engine, retry};
 use crate::base::code::ItemError;
 use crate::base::limits::DELIVERIES_MAX;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
 use crate::log::{Claim, LogError, LogPosition, Room};
@@ -118,7 +119,8 @@ impl<'a> Change<'a> {
             Cause::Failure => fields.failures = fields.failures.saturating_add(1),
             _ => fields.expiries = fields.expiries.saturating_add(1),
         }
-        let to = if before.attempt() >= fields.limit.min(DELIVERIES_MAX) {
+        let early = u16::from(is_planted(Plant::BuryEarly));
+        let to = if before.attempt().saturating_add(early) >= fields.limit.min(DELIVERIES_MAX) {
             fields.at_ms = now_ms;
             Phase::Dead
         } else if fields.expires_ms != 0 && fields.expires_ms <= now_ms {

@@ -81,6 +81,73 @@ pub fn decode<T: Decode<()>>(body: &[u8]) -> Option<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::base::queue::{Backoff, Durability};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn options() -> impl Strategy<Value = QueueOptions> {
+        let backoff = prop_oneof![
+            any::<(u32, u32)>().prop_map(|(base_ms, cap_ms)| Backoff::Exponential { base_ms, cap_ms }),
+            vec(any::<u32>(), 0..70).prop_map(Backoff::List),
+        ];
+        let level = proptest::sample::select(&Durability::ALL);
+        (level, backoff, any::<(u32, u16, u64, u64, u32, u64, u32)>()).prop_map(|(durability, backoff, n)| {
+            QueueOptions {
+                durability,
+                backoff,
+                lease_ms: n.0,
+                max_attempts: n.1,
+                capacity_jobs: n.2,
+                capacity_bytes: n.3,
+                payload_bytes_max: n.4,
+                dedupe_window_ms: n.5,
+                keep_finished: n.6,
+            }
+        })
+    }
+
+    fn stands<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(record: T) -> Result<(), TestCaseError> {
+        let bytes = encode(&record);
+        prop_assert!(bytes.len().is_multiple_of(8));
+        prop_assert_eq!(decode::<T>(&bytes), Some(record));
+        let cut = bytes.len() - 8;
+        prop_assert_eq!(decode::<T>(&bytes[..cut]), None);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn queues(
+            index: u32, name in "[a-z]{1,128}", options in options(), paused: bool, deleted: bool,
+            events: Option<[u64; 10]>,
+        ) {
+            stands(QueueRecord { index, name, options, paused, deleted, events })?;
+        }
+
+        #[test]
+        fn sessions(session: u128, applied in vec(any::<u64>(), 0..1024), highest: u64) {
+            stands(SessionRecord { session, applied, highest })?;
+        }
+
+        #[test]
+        fn keys(queue: u32, key in vec(any::<u8>(), 0..128), id: u64, body_hash: u128, expires_ms: u64) {
+            stands(KeyRecord { queue, key, id, body_hash, expires_ms })?;
+        }
+
+        #[test]
+        fn bytes_that_nobody_encoded_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+            let mut body = (bytes.len() as u32).to_le_bytes().to_vec();
+            body.extend_from_slice(&bytes);
+            body.resize(pad8(body.len()), 0);
+            // What is decoded is no larger than the bytes allow.
+            let session = decode::<SessionRecord>(&body);
+            prop_assert!(session.is_none_or(|record| record.applied.len() <= bytes.len()));
+            let key = decode::<KeyRecord>(&body);
+            prop_assert!(key.is_none_or(|record| record.key.len() <= bytes.len()));
+            let queue = decode::<QueueRecord>(&body);
+            prop_assert!(queue.is_none_or(|record| record.name.len() <= bytes.len()));
+        }
+    }
 
     #[test]
     fn records_come_back_as_they_were_and_cuts_are_refused() {

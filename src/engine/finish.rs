@@ -3,6 +3,7 @@
 use super::Engine;
 use super::queue::{Event, Queue, QueueId};
 use super::slot::{Phase, Slot, StateWord, VOLATILE};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::log::{Log, LogPosition};
 use smallvec::SmallVec;
@@ -82,7 +83,10 @@ impl Engine {
         let count = finished.handles.len() as u64;
         let queue = run.queue;
         queue.counters.moved(run.from, run.to, count);
-        queue.counters.vacate(count, run.bytes);
+        let is_miscounted = is_planted(Plant::MiscountExpired) && run.to == Phase::Expired;
+        queue
+            .counters
+            .vacate(count, if is_miscounted { 0 } else { run.bytes });
         if let Some(event) = run.event {
             queue.counters.count(event, count);
         }
@@ -122,7 +126,7 @@ impl Engine {
     }
 
     /// Forgets finished jobs: their bodies leave the log, their slots become free.
-    fn free(&self, queue: &Queue, numbers: &[u32]) {
+    pub(super) fn free(&self, queue: &Queue, numbers: &[u32]) {
         if numbers.is_empty() {
             return;
         }
@@ -133,7 +137,8 @@ impl Engine {
             let (word, body, is_free) = self.slab.forget(*number);
             gone[word.phase() as usize] += 1;
             releases[usize::from(word.has(VOLATILE))].add(body);
-            if is_free {
+            let is_leaked = is_planted(Plant::LeakSlot) && word.phase() == Phase::Cancelled;
+            if is_free && !is_leaked {
                 free.push(*number);
             }
         }

@@ -8,6 +8,7 @@
 use super::Engine;
 use super::journal::Kind;
 use super::slab::is_newer;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::{AtomicU32, Ordering};
 use crate::log::{LogError, LogPosition, Room};
 use parking_lot::Mutex;
@@ -55,7 +56,9 @@ impl Engine {
                 Some(ahead) => ahead,
                 None => self.tell(&mut told, generation, Room::Settle, now_ms)?,
             };
-            self.durable.sync_to(end)?;
+            if !is_planted(Plant::RepeatIds) {
+                self.durable.sync_to(end)?;
+            }
             told.usable = high;
         }
         let half = told.usable.wrapping_sub(STEP / 2);
@@ -77,6 +80,9 @@ impl Engine {
             Room::Settle,
             now_ms,
         )?;
+        if is_planted(Plant::RepeatIds) {
+            return Ok(());
+        }
         self.durable.sync_to(end)
     }
 

@@ -6,6 +6,7 @@
 
 use crate::base::batch::{EnqueueBatch, split_note};
 use crate::base::entry::pad8;
+use crate::base::limits::{LOG_KEPT_BY_ENQUEUE_BYTES, LOG_KEPT_BY_HAND_OUT_BYTES};
 use crate::engine::replay::RequestId;
 use crate::log::HEADER_LEN;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -395,9 +396,11 @@ const _: () = {
     assert!(size_of::<ChangeEntry>() == 32);
     assert!(size_of::<JobHead>().is_multiple_of(8));
     assert!(size_of::<ChangeHead>() == 16 && size_of::<RefusedEntry>() == 8);
-    // One delivery and one ack, each in a numbered record of its own.
+    // One delivery and one ack, each in a numbered record of its own, and a copy instead of a place in a batch.
     let delivery = HEADER_LEN + size_of::<Prelude>() + 8 + size_of::<ReserveEntry>();
     let ack = HEADER_LEN + size_of::<Prelude>() + size_of::<ChangeHead>() + size_of::<DoneEntry>();
-    assert!((delivery + ack) as u64 <= crate::base::limits::SETTLE_BYTES);
+    let grown = HEADER_LEN + size_of::<JobHead>() - (8 + crate::base::entry::EnqueueEntry::LEN);
+    assert!((ack + grown) as u64 <= LOG_KEPT_BY_HAND_OUT_BYTES);
+    assert!((delivery + ack + grown) as u64 <= LOG_KEPT_BY_ENQUEUE_BYTES);
     assert!(size_of::<GroupHead>() == 8 && size_of::<AnswerEntry>() == 16);
 };

@@ -22,12 +22,14 @@ mod census;
 mod change;
 mod codec;
 mod config;
+mod copy;
 mod dedupe;
 mod deliver;
 mod enqueue;
 mod examine;
 mod expire;
 mod finish;
+mod forget;
 mod generations;
 pub mod journal;
 mod loss;
@@ -61,6 +63,7 @@ pub use replay::RequestId;
 pub use status::JobPage;
 
 use crate::base::code::{ErrorCode, Refusal};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::{Durability, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogError, LogPosition, SegmentInfo};
@@ -112,6 +115,9 @@ pub struct Engine {
     waker: OnceLock<Waker>,
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,
+    /// Of a planted bug: attempts that should have been logged.
+    #[cfg(planted)]
+    late_attempts: Mutex<Vec<journal::ReserveEntry>>,
     closed: AtomicBool,
     opened_ms: u64,
     generations: Generations,
@@ -135,6 +141,13 @@ impl Engine {
             return Err(log_refusal(LogError::Poisoned(reason)));
         }
         Ok(())
+    }
+
+    /// Where the log ends: what was logged so far is on the disk once [`durable`](Self::durable) has reached it. For
+    /// tests.
+    #[doc(hidden)]
+    pub fn log_end(&self) -> LogPosition {
+        self.durable.tail()
     }
 
     /// Where everything is durable up to: what a `synced` confirmation waits for.
@@ -219,7 +232,7 @@ impl Engine {
 
     /// Tells waiters, if there are any, that `jobs` became ready.
     fn wake(&self, queue: &Queue, jobs: usize) {
-        if jobs == 0 {
+        if jobs == 0 || is_planted(Plant::LoseWakeup) {
             return;
         }
         let bits = queue.waiters();

@@ -13,6 +13,7 @@ use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch, Wheel};
 use super::{Engine, admin, codec};
 use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
@@ -97,6 +98,8 @@ impl Engine {
             waker: OnceLock::new(),
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
+            #[cfg(planted)]
+            late_attempts: Mutex::default(),
             closed: AtomicBool::new(false),
             opened_ms: now_ms,
             generations: Generations::default(),
@@ -170,6 +173,7 @@ impl Engine {
                 timers.push((fields.expires_ms, order, entry));
             }
             match phase {
+                Phase::Leased if is_planted(Plant::LoseLeaseTimer) => slot.publish(word.with(TIMED)),
                 Phase::Scheduled | Phase::Leased => {
                     let entry = Entry::new(fields.at_ms, id, Watch::Deadline(word.attempt()));
                     timers.push((fields.at_ms.div_ceil(TICK_MS), order, entry));
@@ -179,6 +183,7 @@ impl Engine {
                     slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
                     // A job that was delayed has its due time there, whether it is told of as Ready (in a copy) or not.
                     if word.attempt() == 0 && fields.at_ms <= fields.enqueued_ms {
+                        let order = if is_planted(Plant::MixOrder) { 0 } else { order };
                         fresh.push((0, order, number));
                     } else {
                         retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));
@@ -286,6 +291,16 @@ fn read_back(
         return Err(OpenError::Config(format!(
             "the log holds jobs in {slots} slots; open with at least as many"
         )));
+    }
+    if !config.salvage
+        && let Some(record) = recovery.senseless.first()
+    {
+        // Its checksum is right, so it was written like this; what it says of jobs must not be passed over in silence.
+        return Err(OpenError::Corrupt {
+            path: config.directory.clone().unwrap_or_default(),
+            offset: 0,
+            reason: format!("the {record} is whole, but makes no sense to this program"),
+        });
     }
     let mut salvage_report = None;
     if !reading.corruptions().is_empty() {

@@ -16,6 +16,7 @@ use super::strays::Strays;
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::JobId;
 use crate::base::limits::QUEUES_MAX;
+use crate::base::plant::{Plant, is_planted};
 use crate::log::{LogPosition, Recovered};
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes;
@@ -114,7 +115,9 @@ impl Recovery {
             Kind::Step => {
                 let (change, groups) = journal::parse_step(body)?;
                 let change_at = body_at.plus(size_of::<journal::StepHead>() as u32);
-                self.change(change, change_at, now_ms)?;
+                if !is_planted(Plant::TearStep) {
+                    self.change(change, change_at, now_ms)?;
+                }
                 for group in groups {
                     if let Group::Jobs(offset, group) = group {
                         self.enqueue(group, body_at.plus(offset as u32), now_ms)?;
@@ -167,6 +170,9 @@ impl Recovery {
     }
 
     fn note_request(&mut self, request: RequestId, position: LogPosition, now_ms: u64) {
+        if is_planted(Plant::ForgetSession) {
+            return;
+        }
         self.sessions.restore(
             request,
             Applied {
@@ -295,6 +301,9 @@ impl Recovery {
         use super::queue::Event;
         let parsed = journal::parse_change(body)?;
         for entry in parsed.done {
+            if is_planted(Plant::ReviveAcked) {
+                continue;
+            }
             let id = JobId(entry.id.get());
             let Some((slot, known)) = self.slot(id) else {
                 self.strays.saw(id, Phase::Done, entry.attempt.get(), self.at);
@@ -442,7 +451,7 @@ impl Recovery {
                 continue;
             };
             let expires_ms = pending.accepted_ms + queue.options.dedupe_window_ms;
-            if expires_ms <= now_ms {
+            if expires_ms <= now_ms || is_planted(Plant::ForgetKey) {
                 continue;
             }
             let known = Known {

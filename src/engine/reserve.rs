@@ -11,6 +11,7 @@ use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::{LEASE_MS_MAX, PRIORITIES, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
 use crate::log::{LogError, LogPosition, Room};
@@ -88,6 +89,13 @@ impl Engine {
         }
         if taken.slots.is_empty() {
             return Ok(self.unlogged());
+        }
+        if is_planted(Plant::CountAttemptLate) {
+            self.log_reserve_late(&taken);
+            let level = self.level_of(&taken);
+            self.deliver(&taken, now_ms, sink);
+            let unlogged = self.unlogged();
+            return Ok(Confirmed { level, ..unlogged });
         }
         let (applied, position) = match self.log_reserve(&taken, request.id, now_ms) {
             Ok(logged) => logged,
@@ -270,7 +278,7 @@ impl Engine {
         let entries = taken.entries.as_bytes();
         let mut claim = self
             .log(volatile)
-            .claim(prelude + 8 + entries.len(), Room::Settle)?;
+            .claim(prelude + 8 + entries.len(), Room::HandOut)?;
         if prelude > 0 {
             claim.put(Prelude::new(request).as_bytes());
         }
@@ -291,6 +299,20 @@ impl Engine {
             (!volatile).then_some(end),
         ))
     }
+
+    /// A planted bug: the attempts are logged when the log's agent comes by.
+    #[cfg(planted)]
+    fn log_reserve_late(&self, taken: &Taken) {
+        let volatile = |number: &u32| self.slab.slot(*number).state().has(VOLATILE);
+        let entries = taken.slots.iter().zip(&taken.entries);
+        let logged = entries
+            .filter(|(number, _)| !volatile(number))
+            .map(|(_, entry)| *entry);
+        self.late_attempts.lock().extend(logged);
+    }
+
+    #[cfg(not(planted))]
+    fn log_reserve_late(&self, _: &Taken) {}
 
     /// The log refused: the jobs go back to where they were.
     fn put_back(&self, taken: &Taken) {

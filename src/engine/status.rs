@@ -28,15 +28,23 @@ impl Engine {
     /// What is known of a job; finished ones for as long as their queue keeps them.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`.
+    /// `JOB_NOT_FOUND`; `IN_PROGRESS` while somebody takes long to change it.
     pub fn job(&self, id: JobId) -> Result<JobStatus, Refusal> {
+        let mut changes = false;
         let status = self.slab.get(id.slot()).and_then(|slot| {
-            let (word, fields) = stable(slot)?;
+            let found = stable(slot);
+            // Whoever changes it may wait for the disk, when the log goes on to its next segment.
+            changes = found.is_none();
+            let (word, fields) = found?;
             // Of a deleted queue there may for a moment be jobs that were ending when it was deleted.
             self.registry.live(QueueId(fields.queue)).ok()?;
             (word.generation() == id.generation())
                 .then(|| self.status(id.slot(), slot, word, &fields, false))?
         });
+        if changes {
+            let text = format!("job {id} is being changed at this moment; ask again");
+            return Err(Refusal::new(ErrorCode::InProgress, text));
+        }
         status.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::JobNotFound,
@@ -87,10 +95,25 @@ impl Engine {
     /// # Errors
     /// `QUEUE_NOT_FOUND`.
     pub fn peek(&self, queue: QueueId, limit: u32) -> Result<Vec<JobStatus>, Refusal> {
+        self.peek_within(queue, limit, usize::MAX)
+    }
+
+    /// As [`peek`](Self::peek), but no further job once those that were read have `bytes_max` bytes of payload,
+    /// metadata and notes.
+    ///
+    /// # Errors
+    /// `QUEUE_NOT_FOUND`.
+    pub fn peek_within(
+        &self,
+        queue: QueueId,
+        limit: u32,
+        bytes_max: usize,
+    ) -> Result<Vec<JobStatus>, Refusal> {
         let queue = self.registry.live(queue)?;
         let limit = limit.clamp(1, LIST_PAGE_MAX) as usize;
         let mut handles = vec![0; limit];
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<JobStatus> = Vec::new();
+        let mut bytes = 0;
         for priority in (0..PRIORITIES).rev() {
             let seen = queue.peek_ready(&self.pool, priority as u8, &mut handles);
             for number in &handles[..seen] {
@@ -98,8 +121,11 @@ impl Engine {
                 if let Some((word, fields)) = stable(slot)
                     && word.phase() == Phase::Ready
                     && jobs.len() < limit
+                    && bytes < bytes_max
                 {
-                    jobs.extend(self.status(*number, slot, word, &fields, true));
+                    let status = self.status(*number, slot, word, &fields, true);
+                    bytes += status.as_ref().map_or(0, status_bytes);
+                    jobs.extend(status);
                 }
             }
         }
@@ -216,6 +242,12 @@ impl Engine {
         }
         pin.bytes(note.plus(4), len as usize).map(<[u8]>::to_vec)
     }
+}
+
+/// Bytes of a status that are as long as the job's owner made them.
+fn status_bytes(job: &JobStatus) -> usize {
+    let note = |note: &Option<Vec<u8>>| note.as_ref().map_or(0, Vec::len);
+    job.payload.len() + job.meta.len() + note(&job.last_error) + note(&job.result)
 }
 
 /// State and fields that belong together, waiting out short changes; `None` where a change takes too long.

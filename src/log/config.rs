@@ -84,7 +84,9 @@ pub enum Room {
     /// New jobs. Refused while fewer than two further segments could be had, or fewer than it takes to settle what is
     /// there.
     Enqueue,
-    /// Settling and handing out: may take all further segments but one.
+    /// Handing out. Refused while fewer segments could be had than it takes to settle what is there, or to copy it.
+    HandOut,
+    /// Settling: may take all further segments but one.
     Settle,
     /// What frees segments: may take the last.
     Migrate,
@@ -95,7 +97,7 @@ impl Room {
     pub(super) fn roll_reserve(self) -> usize {
         match self {
             Room::Enqueue => 2,
-            Room::Settle => 1,
+            Room::HandOut | Room::Settle => 1,
             Room::Migrate => 0,
         }
     }

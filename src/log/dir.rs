@@ -10,9 +10,9 @@ use crate::base::plant::{Plant, is_planted};
 use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::file_system::failed;
-use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentCount, SegmentHeader};
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
@@ -20,6 +20,8 @@ use zerocopy::IntoBytes;
 const SEGMENT_SUFFIX: &str = ".segment";
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
+/// Says how many segment files there are: of the one made last no other header knows yet.
+const COUNT_NAME: &str = "segments";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -190,6 +192,32 @@ impl Directory {
         file.write_all_at(header.as_bytes(), 0)?;
         write_zeros(&*file, SEGMENT_HEADER_LEN as u64, u64::from(bytes))?;
         Ok(file)
+    }
+
+    /// How many segment files there were when the last one was made, where that can be read.
+    pub(super) fn segment_count(&self) -> Result<Option<SegmentCount>, OpenError> {
+        let mut bytes = [0; SegmentCount::LEN];
+        let read = self.disk.open(COUNT_NAME, false);
+        match read.and_then(|file| file.read_exact_at(&mut bytes, 0)) {
+            Ok(()) => Ok(SegmentCount::parse(&bytes)),
+            // An older program writes none, a crash may have come before the first, and nothing depends on it but
+            // that a loss is noticed.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
+            Err(error) if is_unreadable(&error) => Ok(None),
+            Err(error) => Err(failed("read", &self.path.join(COUNT_NAME))(error)),
+        }
+    }
+
+    /// Writes down how many segment files there are, by name and on the disk.
+    pub(super) fn count_segments(&self, count: SegmentCount) -> io::Result<()> {
+        let (file, is_new) = match self.disk.open(COUNT_NAME, true) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => (self.disk.create(COUNT_NAME)?, true),
+            Err(error) => return Err(error),
+        };
+        file.write_all_at(&count.encode(), 0)?;
+        file.sync_data()?;
+        if is_new { self.disk.sync() } else { Ok(()) }
     }
 
     /// Opens a segment file for mapping. One that was cut (which is told as corruption before, unless it was a

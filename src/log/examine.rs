@@ -8,7 +8,9 @@ use crate::log::error::{Corruption, OpenError};
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress};
 use crate::log::rebuild::{Surroundings, likely_size, rebuild};
-use crate::log::record::{BadRange, DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentHeader};
+use crate::log::record::{
+    BadRange, DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentCount, SegmentHeader,
+};
 use crate::log::recover::{Recovery, Verdict};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
@@ -171,7 +173,7 @@ impl Examined {
         examined.used.sort_by_key(UsedSegment::sequence);
         examined.set_strangers_apart();
         examined.take_damaged(directory, damaged)?;
-        examined.count_files();
+        examined.count_files(directory.segment_count()?);
         Ok(examined)
     }
 
@@ -183,9 +185,16 @@ impl Examined {
         told.max().unwrap_or(0)
     }
 
-    /// Finds out how many files there should be and which are gone.
-    fn count_files(&mut self) {
-        self.files = self.files_told();
+    /// Finds out how many files there should be and which are gone. `counted` knows of the last one, which else is
+    /// known by its own header alone.
+    fn count_files(&mut self, counted: Option<SegmentCount>) {
+        let used = self.used.iter().map(|segment| segment.header);
+        let mut ours = used.chain(self.spare.iter().filter_map(|segment| segment.header.ok()));
+        let is_ours = |count: &SegmentCount| ours.next().is_none_or(|header| header.log_id == count.log_id);
+        let counted = counted.filter(is_ours).map_or(0, |count| count.files);
+        self.files = self
+            .files_told()
+            .max(counted.min(limits::SEGMENTS_MAX as u32 + 1));
         let named_well = self.unusable.iter().map(|segment| segment.number);
         let used = self.used.iter().map(|segment| segment.file.number);
         let spare = self.spare.iter().map(|segment| segment.number);
@@ -369,9 +378,17 @@ impl Examined {
                 kept: Vec::new(),
             });
         }
-        let gone = missing.into_iter();
-        self.corruptions
-            .extend(gone.map(|path| Corruption::new(path, Damage::MissingFile, GONE)));
+        // A number in a header may have any number of files missed: the report stays one that can be read.
+        let more = missing.len().saturating_sub(MISSING_TOLD_MAX);
+        let mut gone = missing
+            .into_iter()
+            .take(MISSING_TOLD_MAX)
+            .map(|path| Corruption::new(path, Damage::MissingFile, GONE))
+            .collect::<Vec<_>>();
+        if let Some(last) = gone.last_mut().filter(|_| more > 0) {
+            last.reason = format!("the file is gone, and so are {more} more");
+        }
+        self.corruptions.append(&mut gone);
         self.corruptions.sort_by_key(|corruption| corruption.range.start);
     }
 
@@ -436,3 +453,5 @@ impl Examined {
 }
 
 const GONE: &str = "the file is gone";
+/// Files that are gone are told of one by one up to here.
+const MISSING_TOLD_MAX: usize = 64;

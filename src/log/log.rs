@@ -28,8 +28,12 @@ pub struct Log {
     pub(super) durable: CachePadded<GroupCommit>,
     /// How many further segments could be had, for the check at each claim.
     pub(super) obtainable: AtomicU32,
-    /// How many of those new jobs must leave to settlements and copies.
+    /// How many of those new jobs must leave to hand-outs, settlements and copies.
     pub(super) kept_from_enqueues: AtomicU32,
+    /// How many of them hand-outs must leave to settlements and copies.
+    pub(super) kept_from_hand_outs: AtomicU32,
+    /// Live jobs that will neither be handed out nor settled any more.
+    pub(super) jobs_over: AtomicU64,
     pub(super) is_poisoned: AtomicBool,
     pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
@@ -91,11 +95,13 @@ impl Log {
         if self.is_poisoned.load(Ordering::Relaxed) {
             return Err(self.poisoned_error());
         }
-        if room == Room::Enqueue {
-            let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
-            if self.obtainable.load(Ordering::Relaxed) < kept {
-                return Err(self.full());
-            }
+        let kept = match room {
+            Room::Enqueue => self.kept_from_enqueues.load(Ordering::Relaxed),
+            Room::HandOut => self.kept_from_hand_outs.load(Ordering::Relaxed),
+            Room::Settle | Room::Migrate => 0,
+        };
+        if self.obtainable.load(Ordering::Relaxed) < kept {
+            return Err(self.full());
         }
         let len = (HEADER_LEN + body_len) as u32;
         loop {
@@ -177,6 +183,11 @@ impl Log {
     /// segments, so it takes care of that by the hold.
     pub fn set_recycles_unsynced(&self, may: bool) {
         self.recycles_unsynced.store(may, Ordering::Relaxed);
+    }
+
+    /// How many of the live jobs are over and only kept for a while: no room is kept for what they still need.
+    pub fn set_jobs_over(&self, jobs: u64) {
+        self.jobs_over.store(jobs, Ordering::Relaxed);
     }
 
     /// A number of the engine's that is written into each segment begun from now on; recovery gives back the

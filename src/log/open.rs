@@ -13,7 +13,7 @@ use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
 use crate::log::record::{
-    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentHeader, StartBody,
+    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentCount, SegmentHeader, StartBody,
 };
 use crate::log::recover::Verdict;
 use crate::log::segment::Segment;
@@ -120,6 +120,8 @@ impl Log {
             durable: CachePadded::new(GroupCommit::new(start)),
             obtainable: AtomicU32::new(0),
             kept_from_enqueues: AtomicU32::new(2),
+            kept_from_hand_outs: AtomicU32::new(0),
+            jobs_over: AtomicU64::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),
@@ -334,6 +336,15 @@ impl<'a> TakeOver<'a> {
             Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
             _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
         };
+        let count = SegmentCount {
+            log_id,
+            files: *files,
+        };
+        if *files > 0 && directory.segment_count()? != Some(count) {
+            directory
+                .count_segments(count)
+                .map_err(spoiled("count the segments of"))?;
+        }
         // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
         let capacity = config.segments_max().max(*files as usize) + 1;
         let mut this = Self {

@@ -29,12 +29,12 @@ pub(super) struct Surroundings {
     pub(super) files: u32,
 }
 
-/// The size that the segment had, where no other one tells it: what its damaged header says or, where that makes no
-/// sense, the length of the file.
+/// The size that the segment had, where no other one tells it: the length of the file or, where that is none that a
+/// segment has, what its damaged header says.
 pub(super) fn likely_size(header: &[u8], file_len: u64) -> Option<u32> {
     let claimed = SegmentHeader::read_from_prefix(header).ok();
     let claimed = claimed.map(|(header, _)| header.segment_bytes.get());
-    let sizes = claimed.into_iter().chain(u32::try_from(file_len));
+    let sizes = u32::try_from(file_len).into_iter().chain(claimed);
     let mut possible =
         sizes.filter(|bytes| bytes.is_multiple_of(4096) && *bytes <= limits::SEGMENT_BYTES_MAX);
     possible.find(|bytes| *bytes > 0)

@@ -13,7 +13,7 @@ use crate::log::error::LogError;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentHeader, StartBody,
+    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentCount, SegmentHeader, StartBody,
 };
 use crate::log::region::Region;
 use crate::log::segment::Segment;
@@ -194,9 +194,9 @@ impl Log {
             .store(space.obtainable() as u32, Ordering::Relaxed);
     }
 
-    /// Says how many further segments enqueues leave alone: one for copies, and enough for the others to hand out and
-    /// settle every live job by itself, those of one more segment like the last included. What is refused then is
-    /// refused before it can take the room of an ack; that a disk is full is only known when there is no more, though.
+    /// Says how many further segments enqueues leave alone, and how many hand-outs do. Whoever is refused then is
+    /// refused before it can take the room of an ack, or that of the copies without which deliveries that came to
+    /// nothing would fill the log for good. That a disk is full is only known when there is no more, though.
     pub(super) fn weigh(&self) {
         if self.directory.is_none() {
             return;
@@ -206,10 +206,35 @@ impl Log {
             let segment = self.segments.by_sequence(sequence);
             segment.map_or(0, |segment| segment.live.count())
         };
-        let jobs = (oldest..=tail).map(live).sum::<u64>() + live(tail.saturating_sub(1));
-        let segments = (jobs * limits::SETTLE_BYTES).div_ceil(u64::from(self.segment_bytes));
-        let kept = 1 + segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32;
-        self.kept_from_enqueues.store(kept, Ordering::Relaxed);
+        let segments = |jobs: u64, bytes: u64| {
+            let segments = (jobs * bytes).div_ceil(u64::from(self.segment_bytes));
+            segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32
+        };
+        let all = (oldest..=tail).map(live).sum::<u64>();
+        let jobs = all.saturating_sub(self.jobs_over.load(Ordering::Relaxed));
+        // One more segment like the last may come before this is asked again.
+        let soon = jobs + live(tail.saturating_sub(1)).min(jobs);
+        let most = self.segments_max() as u32;
+        let hand_outs = 1 + segments(jobs, limits::LOG_KEPT_BY_HAND_OUT_BYTES);
+        let enqueues = 1 + segments(soon, limits::LOG_KEPT_BY_ENQUEUE_BYTES);
+        // Two more than hand-outs leave: one is theirs, and copies may need one more segment than what they are of. The
+        // smallest logs have two segments for jobs, and no more.
+        let enqueues = enqueues.max(hand_outs + 2).min(most - 2).max(2);
+        self.kept_from_enqueues.store(enqueues, Ordering::Relaxed);
+        self.kept_from_hand_outs
+            .store(hand_outs.min(enqueues - 1), Ordering::Relaxed);
+    }
+
+    /// How many further segments could be had before enqueues are refused.
+    pub fn segments_to_enqueue(&self) -> u32 {
+        let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
+        self.obtainable.load(Ordering::Relaxed).saturating_sub(kept)
+    }
+
+    /// How many further segments could be had before hand-outs are refused.
+    pub fn segments_to_hand_out(&self) -> u32 {
+        let kept = self.kept_from_hand_outs.load(Ordering::Relaxed);
+        self.obtainable.load(Ordering::Relaxed).saturating_sub(kept)
     }
 
     pub(super) fn full(&self) -> LogError {
@@ -308,6 +333,11 @@ impl Log {
             self.segment_bytes,
             &SegmentHeader::spare(self.shape(number)),
         )?;
+        // Before it is used: its own header would be the only one to know of it.
+        directory.count_segments(SegmentCount {
+            log_id: self.log_id,
+            files: number,
+        })?;
         let region = file.map(len)?;
         region.populate()?;
         Ok(region)

@@ -193,16 +193,10 @@ impl Desk {
 
     fn peek(&mut self, peer: &mut Peer, reply: Reply, name: &str, limit: u32) -> Result<(), Refusal> {
         let queue = self.hub.engine.find_queue(name)?;
-        // Twice as many each time, so that no more than about two frames of payloads are ever in memory.
-        let mut wanted = 1;
-        let jobs = loop {
-            let mut jobs = self.hub.engine.peek(queue, wanted)?;
-            jobs.truncate(fitting(&jobs));
-            if (jobs.len() as u32) < wanted || wanted >= limit {
-                break jobs;
-            }
-            wanted = (2 * wanted).min(limit);
-        };
+        // Bounded by bytes as it goes: behind many small payloads there may be large ones.
+        let bytes_max = limits::FRAME_BYTES_MAX as usize;
+        let mut jobs = self.hub.engine.peek_within(queue, limit, bytes_max)?;
+        jobs.truncate(fitting(&jobs));
         reply.jobs(peer.outbox.buffer(), &jobs, 0);
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::waiters::{Queues, Waiter, Waiters, Want};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::job::{JobId, Token};
 use crate::base::limits::WAITERS_PER_CONNECTION_MAX;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::engine::{Confirmed, EnqueueReply, QueueId, RequestId};
 use crate::log::LogPosition;
@@ -56,7 +57,8 @@ impl Desk {
         } else {
             confirmed.level
         };
-        let waits = level == Durability::Synced && self.hub.engine.durable() < position;
+        let is_due = !is_planted(Plant::ConfirmBeforeSync);
+        let waits = is_due && level == Durability::Synced && self.hub.engine.durable() < position;
         (level, waits.then_some(position))
     }
 
@@ -171,7 +173,12 @@ impl Desk {
         let engine = &self.hub.engine;
         let leases = peer.holdings.leases();
         let leases = leases.filter(|lease| engine.is_current(lease.token)).collect();
-        let due_ms = self.now_ms + u64::from(self.hub.config.grace_ms);
+        let grace_ms = if is_planted(Plant::SkipGrace) {
+            0
+        } else {
+            self.hub.config.grace_ms
+        };
+        let due_ms = self.now_ms + u64::from(grace_ms);
         let too_many = self.hub.orphans.leave(peer.session, leases, due_ms);
         let too_many = too_many.into_iter().map(|lease| (lease.token, lease.deadline_ms));
         engine.shorten_leases(too_many, due_ms);

@@ -164,7 +164,7 @@ impl Desk {
     /// Takes settled deliveries off the connection's books. Whatever the engine said about a token, it is settled
     /// or was lost before; only an extended lease goes on.
     fn account(&mut self, peer: &mut Peer, batch: &SettleBatch<'_>) {
-        if peer.holdings.is_empty() {
+        if peer.holdings.is_empty() && self.hub.orphans.is_empty() {
             return;
         }
         let mut items = self.reply.items.iter().peekable();
@@ -173,7 +173,11 @@ impl Desk {
             if settlement.verb == Verb::Extend && !failed {
                 if let Some(deadline_ms) = self.hub.engine.lease_end_ms(settlement.token) {
                     let token = settlement.token;
-                    peer.holdings.extend(Lease { token, deadline_ms });
+                    let lease = Lease { token, deadline_ms };
+                    if !peer.holdings.extend(lease) && self.hub.orphans.adopt(peer.session, token) {
+                        // It counts against no window, as those taken over in the greeting.
+                        peer.holdings.add(lease, 0, 0);
+                    }
                 }
                 continue;
             }

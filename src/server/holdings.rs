@@ -107,12 +107,14 @@ impl Holdings {
         Some(self.freed(holding))
     }
 
-    /// The lease was extended on this connection.
-    pub(super) fn extend(&mut self, lease: Lease) {
-        if let Some(holding) = self.by_job.get_mut(&lease.token.id.0)
-            && holding.attempt == lease.token.attempt
-        {
-            holding.deadline_ms = lease.deadline_ms;
+    /// The lease was extended on this connection; says whether it is held here.
+    pub(super) fn extend(&mut self, lease: Lease) -> bool {
+        match self.by_job.get_mut(&lease.token.id.0) {
+            Some(holding) if holding.attempt == lease.token.attempt => {
+                holding.deadline_ms = lease.deadline_ms;
+                true
+            }
+            _ => false,
         }
     }
 

@@ -1,13 +1,15 @@
 //! Leases whose connection ended: for the grace time they wait for their session to come back (G10).
 //!
 //! A connection that greets under their session takes them over. When the grace is over and the session has no
-//! connection, the timekeeper ends those that nobody extended since. A connection may greet before the server notices
+//! connection, the timekeeper ends those that nobody extended since. One that is extended by a connection of its session
+//! is that connection's from then on. A connection may greet before the server notices
 //! that the one before it is gone; therefore leases of a session that has a connection are not ended either.
 
 use crate::base::job::Token;
 use crate::base::limits::ORPHANS_MAX;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A lease as a connection knew it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub(super) struct Lease {
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     inner: Mutex<Inner>,
+    /// Leases in all entries, to be read without the lock.
+    count: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +45,8 @@ struct Inner {
 #[derive(Debug)]
 struct Left {
     due_ms: u64,
-    leases: Vec<Lease>,
+    /// By job.
+    leases: HashMap<u64, Lease>,
 }
 
 impl Orphans {
@@ -56,7 +61,30 @@ impl Orphans {
         for key in inner.keys_of(session) {
             taken.extend(inner.remove(key));
         }
+        self.publish(&inner);
         taken
+    }
+
+    /// Whether no lease waits for its session.
+    pub(super) fn is_empty(&self) -> bool {
+        // Relaxed: a lease that comes at this moment may as well come a moment later.
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    fn publish(&self, inner: &Inner) {
+        self.count.store(inner.total, Ordering::Relaxed);
+    }
+
+    /// A connection has extended a lease that it does not hold. Whether it is to hold it from now on: another
+    /// connection of its session did so, and is gone or may be without the server knowing yet.
+    pub(super) fn adopt(&self, session: u128, token: Token) -> bool {
+        if session == 0 {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        let was_left = inner.take_out(session, token);
+        self.publish(&inner);
+        was_left || inner.open.get(&session).is_some_and(|open| *open > 1)
     }
 
     /// A connection that had greeted ended, and its leases are kept until `due_ms`. Where there are too many already
@@ -72,8 +100,9 @@ impl Orphans {
         if !leases.is_empty() {
             inner.next += 1;
             let key = (session, inner.next);
-            inner.insert(key, Left { due_ms, leases });
+            inner.insert(key, due_ms, leases);
         }
+        self.publish(&inner);
         Vec::new()
     }
 
@@ -100,9 +129,10 @@ impl Orphans {
             if !leases.is_empty() {
                 // Later than now in any case, or this would not end.
                 let due_ms = now_ms + grace_ms.max(1);
-                inner.insert(key, Left { due_ms, leases });
+                inner.insert(key, due_ms, leases);
             }
         }
+        self.publish(&inner);
         over
     }
 }
@@ -115,10 +145,34 @@ impl Inner {
             .collect()
     }
 
-    fn insert(&mut self, key: (u128, u64), left: Left) {
-        self.total += left.leases.len();
-        self.due.insert((left.due_ms, key));
-        self.left.insert(key, left);
+    fn insert(&mut self, key: (u128, u64), due_ms: u64, leases: Vec<Lease>) {
+        let by_job = leases.into_iter().map(|lease| (lease.token.id.0, lease));
+        let leases: HashMap<u64, Lease> = by_job.collect();
+        self.total += leases.len();
+        self.due.insert((due_ms, key));
+        self.left.insert(key, Left { due_ms, leases });
+    }
+
+    /// Takes one lease out of what a session left; says whether it was there.
+    fn take_out(&mut self, session: u128, token: Token) -> bool {
+        for key in self.keys_of(session) {
+            let Some(left) = self.left.get_mut(&key) else {
+                continue;
+            };
+            if left
+                .leases
+                .get(&token.id.0)
+                .is_some_and(|lease| lease.token == token)
+            {
+                left.leases.remove(&token.id.0);
+                self.total -= 1;
+                if left.leases.is_empty() {
+                    self.remove(key);
+                }
+                return true;
+            }
+        }
+        false
     }
 
     fn remove(&mut self, key: (u128, u64)) -> Vec<Lease> {
@@ -127,7 +181,7 @@ impl Inner {
         };
         self.due.remove(&(left.due_ms, key));
         self.total -= left.leases.len();
-        left.leases
+        left.leases.into_values().collect()
     }
 
     /// One connection of a session less. With the last one the grace begins anew for all that the session left.
@@ -141,7 +195,7 @@ impl Inner {
         };
         for key in self.keys_of(session) {
             let leases = self.remove(key);
-            self.insert(key, Left { due_ms, leases });
+            self.insert(key, due_ms, leases);
         }
     }
 }
@@ -192,9 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn an_extended_lease_is_taken_over_from_a_connection_that_is_or_may_be_gone() {
+        let orphans = Orphans::default();
+        orphans.enter(7);
+        // Not known to be lost yet: there are two connections.
+        orphans.enter(7);
+        assert!(orphans.adopt(7, lease(1).token) && !orphans.adopt(8, lease(1).token));
+        orphans.leave(7, vec![lease(1), lease(2)], 100);
+        assert!(orphans.adopt(7, lease(1).token));
+        assert!(!orphans.adopt(7, lease(1).token) && !orphans.is_empty());
+        assert!(orphans.adopt(7, lease(2).token) && orphans.is_empty());
+        assert!(!orphans.adopt(0, lease(2).token));
+    }
+
+    #[test]
     fn what_is_too_much_comes_back() {
         let orphans = Orphans::default();
-        let many = vec![lease(1); ORPHANS_MAX];
+        let many: Vec<Lease> = (10..).take(ORPHANS_MAX).map(lease).collect();
         assert_eq!(orphans.leave(0, many, 100), []);
         assert_eq!(orphans.leave(0, vec![lease(2)], 100), [lease(2)]);
         assert_eq!(orphans.take_due(100, 50, |_| true).len(), ORPHANS_MAX);

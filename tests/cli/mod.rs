@@ -12,16 +12,18 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// After so long a test hangs, and fails.
 pub const HANG: Duration = Duration::from_secs(120);
 
-/// The binary under test.
+/// The binary under test: the one just built, or another that `ACKRING_BINARY` names.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_ackring")
+    static OTHER: OnceLock<Option<String>> = OnceLock::new();
+    let other = OTHER.get_or_init(|| std::env::var("ACKRING_BINARY").ok());
+    other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ackring"))
 }
 
 /// A directory with a data directory and a socket in it, gone when dropped. The socket stays in place over

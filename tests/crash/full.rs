@@ -195,7 +195,7 @@ fn a_directory_that_takes_no_new_files_stops_new_jobs_and_loses_none() {
     let data = home.path(DATA);
     // Root may write where modes forbid it; this it may not.
     if let Err(why) = super::mounts::tool("chattr", &["+i", data.to_str().unwrap()]) {
-        println!("skipped: no file can be made immutable here ({why})");
+        super::mounts::skipped(&format!("no file can be made immutable here ({why})"));
         return;
     }
     let refused = loop {

@@ -1,6 +1,7 @@
 //! `kill -9` at moments drawn from the seed, under full load.
 
 use super::cli::{self, Home, Server};
+use super::ledger::Wrong;
 use super::load::Load;
 use super::seed::{self, Random};
 use super::table::Sets;
@@ -48,7 +49,7 @@ fn kill_9_under_load_loses_and_repeats_nothing_that_was_confirmed() {
         random: Random::part(seed, u64::MAX),
         tally: Tally::default(),
     };
-    run.to_its_end();
+    run.go_through();
     let Tally {
         sets,
         kills,
@@ -79,7 +80,7 @@ impl Run {
         )
     }
 
-    fn to_its_end(&mut self) {
+    fn go_through(&mut self) {
         let mut server = self.serve();
         let load = Load::start(self.home.address(), self.seed, Durability::Written);
         let ledger = &load.shared.ledger;
@@ -99,6 +100,9 @@ impl Run {
                 println!("{:>5} kills: {}", self.tally.kills, sets.line());
                 ledger.judge(&self.replay());
                 load.resume();
+            }
+            if ledger.is_spoiled() {
+                println!("the log is kept in {}", self.keep_log());
             }
             ledger.judge(&self.replay());
         }
@@ -147,10 +151,23 @@ impl Run {
             };
             self.tally.attempts_checked += 1;
             if let Some(what) = what.filter(|_| ledger.must_exist(stamp)) {
-                ledger.violation(format!(
-                    "job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}"
-                ));
+                let known = ledger.describe(stamp);
+                let text = format!(
+                    "job {stamp} ({id}) reached a worker as attempt {attempt}, and now: {what}; {known}"
+                );
+                ledger.violation(Wrong::Other, text);
             }
         }
+    }
+
+    /// Copies the log, for `ackring log dump` to tell the history of a job.
+    fn keep_log(&self) -> String {
+        let kept = std::env::temp_dir().join(format!("ackring-kills-{}", self.seed));
+        std::fs::create_dir_all(&kept).unwrap();
+        for entry in std::fs::read_dir(self.home.data()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
+        }
+        kept.display().to_string()
     }
 }

@@ -13,6 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const SHARDS: usize = 64;
 
+/// What a server may do wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// A job came that nobody enqueued, or that was refused, or not as it was enqueued.
+    Unexpected,
+    /// One enqueue made two jobs, or one id or attempt stands for two.
+    Duplicated,
+    /// A job came again after its ack was confirmed.
+    Back,
+    /// Anything else; what is lost is counted at the end.
+    Other,
+}
+
 /// What became of one job, as far as anybody outside the server knows.
 #[derive(Debug, Default, Clone)]
 pub struct Entry {
@@ -53,6 +66,8 @@ pub struct Ledger {
     /// Confirmations of any kind so far; a kill may wait for one of them.
     pub confirmations: AtomicU64,
     violations: Mutex<Vec<String>>,
+    /// How many of each kind, in this round.
+    wrongs: [AtomicU64; 4],
     /// What was confirmed at this level or a higher one must survive what is done to the server.
     survives: Durability,
 }
@@ -67,6 +82,7 @@ impl Ledger {
             floor: AtomicU64::new(1),
             confirmations: AtomicU64::new(0),
             violations: Mutex::default(),
+            wrongs: Default::default(),
         }
     }
 
@@ -75,7 +91,8 @@ impl Ledger {
         change(shard.entry(stamp).or_default())
     }
 
-    pub fn violation(&self, text: String) {
+    pub fn violation(&self, wrong: Wrong, text: String) {
+        self.wrongs[wrong as usize].fetch_add(1, Ordering::Relaxed);
         let mut violations = self.violations.lock().unwrap();
         // One bug may show in every job; the first few say it all.
         if violations.len() < 50 {
@@ -113,52 +130,62 @@ impl Ledger {
         // Where a job may be lost, the request that brought it may be applied again.
         let is_safe = self.with(stamp, |entry| level_of(&entry.queue) >= self.survives);
         if let Some(before) = before.filter(|before| is_safe && *before != id) {
-            self.violation(format!(
-                "duplicated: job {stamp} was enqueued as {before} and as {id}"
-            ));
+            let text = format!("duplicated: job {stamp} was enqueued as {before} and as {id}");
+            self.violation(Wrong::Duplicated, text);
         }
         let mut shard = self.stamps_by_id[mix(id.0) as usize % SHARDS].lock().unwrap();
         let owner = *shard.entry(id.0).or_insert(stamp);
         drop(shard);
         if owner != stamp {
-            self.violation(format!("the id {id} was given to job {owner} and to job {stamp}"));
+            let text = format!("the id {id} was given to job {owner} and to job {stamp}");
+            self.violation(Wrong::Duplicated, text);
         }
     }
 
     /// A job reached a worker. Returns its stamp, or `None` if it is none that can be worked on.
     pub fn delivered(&self, token: Token, queue: &str, payload: &[u8]) -> Option<u64> {
         let Some(stamp) = payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
-            self.violation(format!(
+            let text = format!(
                 "unexpected: {} came without a payload that anybody wrote",
                 token.id
-            ));
+            );
+            self.violation(Wrong::Unexpected, text);
             return None;
         };
         if stamp < self.floor.load(Ordering::Relaxed) {
-            self.violation(format!("job {stamp} came again in a round after its end"));
+            self.violation(
+                Wrong::Back,
+                format!("job {stamp} came again in a round after its end"),
+            );
             return None;
         }
         if stamp >= self.next_stamp.load(Ordering::Relaxed) || payload != body(stamp) {
-            self.violation(format!("unexpected: job {stamp} came as nobody enqueued it"));
+            let text = format!("unexpected: job {stamp} came as nobody enqueued it");
+            self.violation(Wrong::Unexpected, text);
             return None;
         }
         self.seen(stamp, token.id);
         let attempt = token.attempt;
         let wrong = self.with(stamp, |entry| {
             let wrong = if entry.refused {
-                Some("unexpected: its enqueue was refused".to_owned())
+                let text = "unexpected: its enqueue was refused".to_owned();
+                Some((Wrong::Unexpected, text))
             } else if entry.queue != queue {
-                Some(format!("it came from {queue}, and was meant for {}", entry.queue))
+                let text = format!("it came from {queue}, and was meant for {}", entry.queue);
+                Some((Wrong::Unexpected, text))
             } else if entry.attempts.contains(&attempt) && level_of(queue) >= self.survives {
-                Some(format!("attempt {attempt} was handed out twice"))
+                let text = format!("attempt {attempt} was handed out twice");
+                Some((Wrong::Duplicated, text))
             } else {
                 self.back_after_ack(entry, attempt)
             };
             entry.attempts.push(attempt);
             wrong
         });
-        if let Some(wrong) = wrong {
-            self.violation(format!("job {stamp} ({}, attempt {attempt}): {wrong}", token.id));
+        if let Some((wrong, text)) = wrong {
+            let known = self.describe(stamp);
+            let text = format!("job {stamp} ({}, attempt {attempt}): {text}; {known}", token.id);
+            self.violation(wrong, text);
         }
         Some(stamp)
     }
@@ -183,14 +210,13 @@ impl Ledger {
                 return None;
             }
             if last_before > attempt {
-                return Some(format!(
-                    "its ack was accepted, though attempt {last_before} was out"
-                ));
+                let text = format!("its ack was accepted, though attempt {last_before} was out");
+                return Some((Wrong::Other, text));
             }
             self.back_after_ack(entry, entry.last_attempt())
         });
-        if let Some(wrong) = wrong {
-            self.violation(format!("job {stamp}, attempt {attempt}: {wrong}"));
+        if let Some((wrong, text)) = wrong {
+            self.violation(wrong, format!("job {stamp}, attempt {attempt}: {text}"));
         }
     }
 
@@ -203,6 +229,11 @@ impl Ledger {
     /// server's answer, as it may have ended meanwhile.
     pub fn must_exist(&self, stamp: u64) -> bool {
         self.with(stamp, |entry| !entry.is_over())
+    }
+
+    /// All that is known of a job.
+    pub fn describe(&self, stamp: u64) -> String {
+        self.with(stamp, |entry| format!("{entry:?}"))
     }
 
     /// Some jobs that reached a worker and are not over: stamp, id and the last attempt.
@@ -223,9 +254,10 @@ impl Ledger {
         found
     }
 
-    fn back_after_ack(&self, entry: &Entry, attempt: u16) -> Option<String> {
+    fn back_after_ack(&self, entry: &Entry, attempt: u16) -> Option<(Wrong, String)> {
         let (acked, level) = entry.over.filter(|(_, level)| *level >= self.survives)?;
-        (attempt > acked).then(|| format!("back after the ack of attempt {acked} was confirmed as {level}"))
+        let text = || format!("back after the ack of attempt {acked} was confirmed as {level}");
+        (attempt > acked).then(|| (Wrong::Back, text()))
     }
 
     /// Compares, when the server is empty and everybody is quiet, and begins a new round.
@@ -248,6 +280,10 @@ impl Ledger {
             }
         }
         self.check_steps(&all, &children);
+        let wrongs = |wrong: Wrong| self.wrongs[wrong as usize].swap(0, Ordering::Relaxed);
+        sets.unexpected = wrongs(Wrong::Unexpected);
+        sets.duplicated = wrongs(Wrong::Duplicated);
+        sets.back = wrongs(Wrong::Back);
         sets
     }
 
@@ -263,14 +299,12 @@ impl Ledger {
             sets.durable += 1;
             if !is_delivered {
                 sets.lost += 1;
-                self.violation(format!(
-                    "lost: job {stamp} was confirmed and never came: {entry:?}"
-                ));
+                let text = format!("lost: job {stamp} was confirmed and never came: {entry:?}");
+                self.violation(Wrong::Other, text);
             } else if !entry.is_over() {
                 sets.lost += 1;
-                self.violation(format!(
-                    "lost: job {stamp} came and vanished without an end: {entry:?}"
-                ));
+                let text = format!("lost: job {stamp} came and vanished without an end: {entry:?}");
+                self.violation(Wrong::Other, text);
             }
         } else if entry.confirmed.is_some() && !is_delivered {
             sets.lost_allowed += 1;
@@ -283,18 +317,21 @@ impl Ledger {
         for (stamp, entry) in all.iter().filter(|(_, entry)| is_step(entry)) {
             let count = children.get(stamp).copied().unwrap_or(0);
             if count > 1 && level_of(&entry.queue) >= self.survives {
-                self.violation(format!(
-                    "a step was applied twice: job {stamp} has {count} children"
-                ));
+                let text = format!("a step was applied twice: job {stamp} has {count} children");
+                self.violation(Wrong::Duplicated, text);
             }
             // Also where the step itself may be lost: with it its ack is lost, and the job there again.
             let is_safe = entry.confirmed >= Some(self.survives);
             if count == 0 && is_safe && !entry.attempts.is_empty() {
-                self.violation(format!(
-                    "half a step: job {stamp} is gone and has no child: {entry:?}"
-                ));
+                let text = format!("half a step: job {stamp} is gone and has no child: {entry:?}");
+                self.violation(Wrong::Other, text);
             }
         }
+    }
+
+    /// Whether something is wrong already.
+    pub fn is_spoiled(&self) -> bool {
+        !self.violations.lock().unwrap().is_empty()
     }
 
     /// Panics with everything that was found.

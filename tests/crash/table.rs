@@ -18,6 +18,12 @@ pub struct Sets {
     pub acked: u64,
     /// Confirmed durably, and never came, or came and vanished without an end.
     pub lost: u64,
+    /// They came, and nobody had enqueued them so.
+    pub unexpected: u64,
+    /// One enqueue made two jobs, or one id or attempt stands for two.
+    pub duplicated: u64,
+    /// They came again after their ack was confirmed.
+    pub back: u64,
     /// Confirmed at a level that promises no more, and gone.
     pub lost_allowed: u64,
     /// Not confirmed, and came all the same.
@@ -35,6 +41,9 @@ impl AddAssign for Sets {
             delivered,
             acked,
             lost,
+            unexpected,
+            duplicated,
+            back,
             lost_allowed,
             recovered,
             repeats,
@@ -45,6 +54,9 @@ impl AddAssign for Sets {
         self.delivered += delivered;
         self.acked += acked;
         self.lost += lost;
+        self.unexpected += unexpected;
+        self.duplicated += duplicated;
+        self.back += back;
         self.lost_allowed += lost_allowed;
         self.recovered += recovered;
         self.repeats += repeats;
@@ -80,6 +92,9 @@ impl fmt::Display for Sets {
             ("delivered", self.delivered, ""),
             ("acked", self.acked, "confirmed acks"),
             ("LOST", self.lost, "confirmed, and not there"),
+            ("UNEXPECTED", self.unexpected, "there, and not enqueued so"),
+            ("DUPLICATED", self.duplicated, "one enqueue, id or attempt twice"),
+            ("BACK", self.back, "there again after a confirmed ack"),
             (
                 "lost, as allowed",
                 self.lost_allowed,

@@ -2,7 +2,7 @@
 
 use crate::disk::{SimDisk, SimOptions};
 use crate::symptoms::fill_log;
-use crate::world::World;
+use crate::world::{Collect, Delivered, World};
 use ackring::engine::{Confirmed, EnqueueReply, QueueId, RequestId};
 use ackring::{
     Backoff, EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions, Refusal,
@@ -288,4 +288,61 @@ fn step_to(world: &World, token: ackring::Token, queue: QueueId, payload: &[u8])
             &mut EnqueueReply::default(),
         )
         .unwrap();
+}
+
+/// Fills the log with jobs of `payload` bytes, then hands them out and takes them back again and again.
+fn fill_and_release(segments: u64, payload: usize, batch: usize) {
+    let mut world = World::with(|config| {
+        config.log_bytes_max = segments * 64 * 1024;
+        config.slots = 100_000;
+    });
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            keep_finished: 0,
+            ..no_backoff()
+        },
+    );
+    let payload = vec![1; payload];
+    let jobs: Vec<(&[u8], JobOptions<'_>)> = vec![(&payload, JobOptions::default()); batch];
+    let mut accepted = 0;
+    while world.try_push(queue, &jobs).is_ok() {
+        accepted += batch;
+        world.now_ms += 101;
+        world.engine().log_step(world.now_ms, 64);
+    }
+    for _ in 0..20_000 {
+        let job = hand_out(&mut world, queue);
+        world.settle(|batch| batch.release(job.token));
+    }
+    for _ in 0..accepted {
+        let job = hand_out(&mut world, queue);
+        assert_eq!(world.ack(job.token), None);
+    }
+    assert_eq!(world.reserve(queue, 1), []);
+}
+
+/// One delivery. Refused now and then while stragglers are copied: the agent needs a few steps for that.
+fn hand_out(world: &mut World, queue: QueueId) -> Delivered {
+    for _ in 0..1_000 {
+        let mut sink = Collect::new();
+        let (engine, now_ms) = (world.engine(), world.now_ms);
+        match engine.reserve(&[queue], 1, 0, RequestId::NONE, now_ms, &mut sink) {
+            Ok(_) => return sink.jobs.remove(0),
+            Err(refused) => assert_eq!(refused.code, ErrorCode::LogFull),
+        }
+        world.now_ms += 101;
+        world.engine().log_step(world.now_ms, 64);
+    }
+    panic!(
+        "nothing is handed out any more: {:?} segments",
+        world.engine().segments_in_use()
+    );
+}
+
+#[test]
+fn workers_that_gave_jobs_back_filled_the_log_until_nothing_could_be_acked_any_more() {
+    for (segments, payload, batch) in [(64, 1_000, 10), (32, 0, 100), (32, 10_000, 1), (16, 100, 1)] {
+        fill_and_release(segments, payload, batch);
+    }
 }

@@ -608,3 +608,159 @@ fn jobs_stayed_busy_for_ever_when_a_sink_panicked() {
     assert_eq!(found, ids[2..]);
     assert!(rest.iter().all(|job| job.attempts == 1), "no attempt was used up");
 }
+
+#[test]
+fn purged_finished_jobs_came_back_after_a_restart() {
+    let mut world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let ids: Vec<JobId> = (0..600u32).map(|n| world.push(queue, &n.to_le_bytes())).collect();
+    world.drain(queue);
+    let kept = |world: &World| world.engine().queue_stats(world.queue("q")).unwrap().counts.kept;
+    assert_eq!(kept(&world), 600);
+    let purged = world
+        .engine()
+        .purge(queue, &[JobState::Done], RequestId::NONE, world.now_ms)
+        .unwrap();
+    assert_eq!((purged.0, kept(&world)), (600, 0));
+    for _ in 0..2 {
+        world.crash();
+        assert_eq!(kept(&world), 0);
+        assert!(ids.iter().all(|id| world.engine().job(*id).is_err()));
+        world.tidy_log();
+    }
+}
+
+#[test]
+fn a_purge_of_one_finished_state_forgot_the_others_too() {
+    let mut world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let cancelled = world.push(queue, b"cancelled");
+    let mut items = Vec::new();
+    world
+        .engine()
+        .cancel(&[cancelled], RequestId::NONE, world.now_ms, &mut items)
+        .unwrap();
+    let done = world.push(queue, b"done");
+    world.drain(queue);
+    let ready = world.push(queue, b"ready");
+    let purge = |world: &World, states: &[JobState]| {
+        let queue = world.queue("q");
+        let (count, _) = world
+            .engine()
+            .purge(queue, states, RequestId::NONE, world.now_ms)
+            .unwrap();
+        count
+    };
+    assert_eq!(purge(&world, &[JobState::Cancelled]), 1);
+    for _ in 0..2 {
+        assert!(world.engine().job(cancelled).is_err());
+        assert_eq!(
+            (world.state(done), world.state(ready)),
+            (JobState::Done, JobState::Ready)
+        );
+        world.crash();
+    }
+    // What the purge itself cancels is one of the cancelled where both are named.
+    assert_eq!(purge(&world, &[JobState::Ready, JobState::Cancelled]), 1);
+    assert!(world.engine().job(ready).is_err());
+    assert_eq!(world.state(done), JobState::Done);
+    assert_eq!(purge(&world, &[JobState::Ready, JobState::Dead]), 0);
+    assert_eq!(world.state(done), JobState::Done);
+}
+
+#[test]
+fn a_peek_read_large_payloads_behind_small_ones_without_bound() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    (0..20).for_each(|_| _ = world.push(queue, b"x"));
+    (0..20).for_each(|_| _ = world.push(queue, &[7; 10_000]));
+    let peeked = world.engine().peek_within(queue, 40, 15_000).unwrap();
+    let bytes: usize = peeked.iter().map(|job| job.payload.len()).sum();
+    assert_eq!((peeked.len(), bytes), (22, 20_020));
+    assert_eq!(world.engine().peek(queue, 40).unwrap().len(), 40);
+}
+
+#[test]
+fn a_job_cancelled_twice_was_said_to_be_in_the_wrong_state() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let (twice, done) = (world.push(queue, b"twice"), world.push(queue, b"done"));
+    let mut items = Vec::new();
+    let mut cancel = |ids: &[JobId]| {
+        world
+            .engine()
+            .cancel(ids, RequestId::NONE, world.now_ms, &mut items)
+            .unwrap();
+        items.iter().map(|item| item.code).collect::<Vec<_>>()
+    };
+    assert_eq!(cancel(&[twice]), []);
+    world.drain(queue);
+    assert_eq!(
+        cancel(&[twice, done]),
+        [ErrorCode::AlreadySettled, ErrorCode::WrongState]
+    );
+}
+
+#[test]
+fn an_ack_behind_a_nack_of_the_same_delivery_is_not_told_that_it_was_settled() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    world.push(queue, b"job");
+    let token = world.reserve_one(queue).token;
+    let items = world.settle(|batch| {
+        batch.nack(token, None, None);
+        batch.ack(token, None);
+    });
+    let codes: Vec<_> = items.iter().map(|item| (item.position, item.code)).collect();
+    assert_eq!(codes, [(1, ErrorCode::LeaseLost)]);
+    assert_eq!(world.state(token.id), JobState::Ready);
+    let token = world.reserve_one(queue).token;
+    let items = world.settle(|batch| {
+        batch.ack(token, None);
+        batch.ack(token, None);
+    });
+    assert_eq!(items[0].code, ErrorCode::AlreadySettled);
+}
+
+#[test]
+fn a_paused_queue_in_a_full_log_can_be_resumed() {
+    let mut world = World::with(|config| {
+        config.log_bytes_max = 4 * 64 * 1024;
+    });
+    let queue = world.queue("q");
+    world.push(queue, b"first");
+    let engine = world.engine();
+    engine.pause(queue, RequestId::NONE, world.now_ms).unwrap();
+    let body = vec![0; 20_000];
+    let full = (0..40)
+        .map(|_| world.try_push(queue, &[(&body, JobOptions::default())]))
+        .find_map(Result::err);
+    assert_eq!(full.unwrap().code, ErrorCode::LogFull);
+    world
+        .engine()
+        .resume(queue, RequestId::NONE, world.now_ms)
+        .unwrap();
+    assert_eq!(world.drain(queue)[0], b"first");
+    world.tidy_log();
+    world.push(queue, b"there is room again");
+}
+
+#[test]
+fn a_cancelled_job_of_durability_memory_is_not_said_to_be_safe_because_it_was_named_twice() {
+    let world = World::logged();
+    let queue = world.create(
+        "q",
+        QueueOptions {
+            durability: Durability::Synced,
+            ..no_backoff()
+        },
+    );
+    let (id, _) = push_at(&world, queue, b"job", Durability::Memory);
+    let mut items = Vec::new();
+    let confirmed = world
+        .engine()
+        .cancel(&[id, id], numbered(5), world.now_ms, &mut items)
+        .unwrap();
+    assert_eq!(items[0].code, ErrorCode::AlreadySettled);
+    assert_eq!(confirmed.level, Durability::Memory);
+}

@@ -9,7 +9,7 @@
 use crate::histories::{self, NOW_MS, Shown};
 use crate::mutations::{Mutant, Taps};
 use crate::ram_disk::{Image, RamDisk};
-use crate::reader::{Stone, half, in_use, record_at};
+use crate::reader::{SEGMENT_HEADER, Stone, half, header_crc, in_use, record_at};
 use ackring::log::{
     Corruption, InspectReport, Log, LogConfig, LogPosition, OpenError, RecoveryReport, Room, inspect_on,
 };
@@ -87,11 +87,14 @@ fn salvage(mutant: &Mutant<'_>, inspected: Option<(InspectReport, Vec<Shown>)>) 
         }
         Err(OpenError::NewerFormat { .. }) => {}
         Err(OpenError::SegmentSize { .. } | OpenError::Config(_)) if mutant.is_forged => {}
-        // No header is left that tells the size.
-        Err(OpenError::SegmentSize { .. })
-            if !mutant.image.values().any(|file| in_use(&file.bytes).is_some()) => {}
+        // A header that is damaged, and no other one of the log to say better.
+        Err(OpenError::SegmentSize { .. }) if mutant.image.values().any(|file| !is_header(&file.bytes)) => {}
         Err(other) => panic!("not to be salvaged: {other}"),
     }
+}
+
+fn is_header(bytes: &[u8]) -> bool {
+    bytes.len() >= SEGMENT_HEADER && half(bytes, 12) == header_crc(bytes)
 }
 
 fn look(disk: &RamDisk) -> Result<(InspectReport, Vec<Shown>), OpenError> {
@@ -174,8 +177,12 @@ fn files_of(mutant: &Mutant<'_>) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a file holds the record by FORMAT.md. A salvage may have found out by the records what a damaged header said.
+/// Whether a file holds the record by FORMAT.md. A salvage may have found out by the records what a damaged header said,
+/// and zeros stand for what was cut off.
 fn stands(bytes: &[u8], record: &Shown, is_salvage: bool) -> bool {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().max(histories::SEGMENT_BYTES as usize), 0);
+    let bytes = &bytes[..];
     let offset = record.0.offset() as usize;
     let proved = is_salvage.then(|| (record.0.sequence(), half(bytes, offset + 4)));
     let known = in_use(bytes).into_iter().chain(proved);

@@ -514,8 +514,11 @@ pub fn goes_on(engine: &Engine) {
     assert!(engine.knows_session(SESSION));
 }
 
-/// Bodies by the tables of FORMAT.md. `first` gives the first record of a kind that pleases.
-pub fn look_at(first: &dyn Fn(u8, &dyn Fn(&[u8]) -> bool) -> Vec<u8>) {
+/// Gives the first record of a kind that pleases.
+pub type Finder<'a> = dyn Fn(u8, &dyn Fn(&[u8]) -> bool) -> Vec<u8> + 'a;
+
+/// Bodies by the tables of FORMAT.md.
+pub fn look_at(first: &Finder<'_>) {
     // Behind the record's header and, with flag 1, session and number.
     const NUMBERED: usize = RECORD_HEADER + 24;
     let body_of = |record: &[u8]| record[if record[13] == 1 { NUMBERED } else { RECORD_HEADER }..].to_vec();

@@ -26,7 +26,8 @@ fn all_bytes(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
 
 /// Does one bad thing to a disk. `old`: the same disk as it was some time ago.
 fn damage(world: &mut LogWorld, disk: &SimDisk, old: &SimDisk) -> Damage {
-    let names = disk.names();
+    let mut names = disk.names();
+    names.retain(|name| name.ends_with(".segment"));
     let rng = &mut world.rng;
     let name = names[rng.below(names.len() as u64) as usize].clone();
     let bytes = disk.bytes(&name);

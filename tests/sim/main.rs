@@ -6,6 +6,7 @@
 )]
 
 mod disk;
+mod engine_symptoms;
 mod log_damage;
 mod log_exhaustive;
 mod log_random;

@@ -710,7 +710,10 @@ impl NetStream for ServerEnd {
             count = rng.index(count);
             link.pressed = true;
         }
-        link.down.sent.extend(&bytes[..count]);
+        // Behind bytes that were lost nothing comes any more.
+        if !is_unaware {
+            link.down.sent.extend(&bytes[..count]);
+        }
         if count < bytes.len() {
             link.blocked = true;
             counts.short_writes += 1;

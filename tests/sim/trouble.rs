@@ -277,6 +277,9 @@ impl World {
                     self.disk.counters().syncs_failed > failed_before || self.full_until_ms.is_some();
                 assert!(was_planned, "the server does not start: {error}");
                 self.tally.note("starts that failed");
+                if self.disk.counters().syncs_failed > failed_before {
+                    self.tell_crash(Crash::Failed);
+                }
                 self.disk.crash_kill();
                 self.free_disk();
                 None

@@ -70,6 +70,8 @@ pub struct World {
     pub(crate) wall_step_ms: i64,
     pub(crate) boots: u64,
     pub(crate) ending: Ending,
+    /// Syncs that had failed when a life ended last.
+    pub(crate) syncs_failed: u64,
     /// When the disk has room again.
     pub(crate) full_until_ms: Option<u64>,
     /// Nothing goes wrong any more.
@@ -123,6 +125,7 @@ impl World {
             wall_step_ms: 0,
             boots: 0,
             ending: Ending::No,
+            syncs_failed: 0,
             full_until_ms: None,
             calm: false,
             tally: Tally::default(),
@@ -377,6 +380,14 @@ impl World {
     /// Tells the judge that a life has ended.
     pub(crate) fn tell_crash(&mut self, crash: Crash) {
         let now_ms = self.now_ms();
+        // Killed behind a failed sync: the system has forgotten what it did not write.
+        let failed = self.disk.counters().syncs_failed;
+        let has_failed = std::mem::replace(&mut self.syncs_failed, failed) < failed;
+        let crash = if crash == Crash::Kill && has_failed {
+            Crash::Failed
+        } else {
+            crash
+        };
         self.trace.note(format!("{now_ms}: the server ends: {crash:?}"));
         self.tally.note(match crash {
             Crash::Kill => "kills",

@@ -1,5 +1,6 @@
 //! One run of the worker's command, from its start to what it left behind.
 
+use super::result::{Head, gather};
 use super::tail::{Tail, follow};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 /// So much fits into a fresh pipe whatever the system's limits are, so it can be written before anybody reads.
 const PIPE_BYTES_MIN: usize = 4_096;
-/// How long a command's standard error is read on after the command has ended: something that it left running in
+/// How long a command's output is read on after the command has ended: something that it left running in
 /// the background may hold it open for ever.
-const STDERR_GRACE: Duration = Duration::from_millis(200);
+const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// What is run, the same for every job.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Program {
     pub(super) keep_stdout: bool,
     /// Whether the command's standard error is kept for errors only, and not passed on.
     pub(super) quiet: bool,
+    /// Whether the command's standard output is the job's result.
+    pub(super) takes_result: bool,
 }
 
 /// What one run gets.
@@ -37,8 +40,8 @@ pub(super) struct Input {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Exit code 0.
-    Well,
+    /// Exit code 0, with the result where one was asked for.
+    Well(Option<Vec<u8>>),
     /// Exit code 65: no attempt will ever succeed.
     Rejected(String),
     /// Anything else, with what is to be said about it.
@@ -52,6 +55,7 @@ const EXIT_REJECT: i32 = 65;
 pub(super) struct Running {
     child: Child,
     stderr: Tail,
+    stdout: Option<Head>,
 }
 
 impl Program {
@@ -68,12 +72,18 @@ impl Program {
             .process_group(0)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped());
-        if self.keep_stdout {
+        if self.takes_result {
+            command.stdout(Stdio::piped());
+        } else if self.keep_stdout {
             command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
         }
         let mut child = command.spawn()?;
         match self.connect(&mut child, input.stdin) {
-            Ok(stderr) => Ok(Running { child, stderr }),
+            Ok((stderr, stdout)) => Ok(Running {
+                child,
+                stderr,
+                stdout,
+            }),
             Err(error) => {
                 // Nobody would feed it; it must not go on with half a payload.
                 let _ = child.kill().and_then(|()| child.wait());
@@ -82,7 +92,7 @@ impl Program {
         }
     }
 
-    fn connect(&self, child: &mut Child, payload: Vec<u8>) -> io::Result<Tail> {
+    fn connect(&self, child: &mut Child, payload: Vec<u8>) -> io::Result<(Tail, Option<Head>)> {
         let stderr = match child.stderr.take() {
             Some(stderr) => follow(stderr, !self.quiet)?,
             None => Tail::default(),
@@ -90,7 +100,8 @@ impl Program {
         if let Some(stdin) = child.stdin.take() {
             feed(stdin, payload)?;
         }
-        Ok(stderr)
+        let stdout = child.stdout.take().map(gather).transpose()?;
+        Ok((stderr, stdout))
     }
 }
 
@@ -106,7 +117,10 @@ impl Running {
         wait_without_reaping(&self.child);
         before_reap();
         match self.child.wait() {
-            Ok(status) => ended(status, &self.stderr.wait(STDERR_GRACE)),
+            Ok(status) => match ended(status, &self.stderr.wait(OUTPUT_GRACE)) {
+                Ended::Well(_) => Ended::Well(self.stdout.map(|stdout| stdout.wait(OUTPUT_GRACE))),
+                otherwise => otherwise,
+            },
             Err(error) => Ended::Badly(format!("cannot learn how the command ended: {error}")),
         }
     }
@@ -144,7 +158,7 @@ fn ended(status: ExitStatus, stderr: &str) -> Ended {
         }
     };
     match (status.code(), status.signal()) {
-        (Some(0), _) => Ended::Well,
+        (Some(0), _) => Ended::Well(None),
         (Some(EXIT_REJECT), _) => Ended::Rejected(or_else("rejected (exit code 65)".to_owned())),
         (Some(code), _) => Ended::Badly(or_else(format!("exit code {code}"))),
         (None, signal) => {
@@ -176,6 +190,7 @@ mod tests {
             command,
             keep_stdout: true,
             quiet: true,
+            takes_result: false,
         };
         let environment = vec![("ACKRING_ATTEMPT", "7".to_owned())];
         program
@@ -189,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_exit_code_decides() {
-        assert_eq!(run("exit 0", b""), Ended::Well);
+        assert_eq!(run("exit 0", b""), Ended::Well(None));
         assert_eq!(run("echo no >&2; exit 65", b""), Ended::Rejected("no".to_owned()));
         assert_eq!(run("echo why >&2; exit 3", b""), Ended::Badly("why".to_owned()));
         assert_eq!(run("exit 3", b""), Ended::Badly("exit code 3".to_owned()));
@@ -204,17 +219,39 @@ mod tests {
     }
 
     #[test]
+    fn standard_output_is_the_result_where_it_is_asked_for() {
+        let command = ["sh", "-c", "cat; echo done; exit $ACKRING_ATTEMPT"]
+            .map(OsString::from)
+            .to_vec();
+        let program = Program {
+            command,
+            keep_stdout: true,
+            quiet: true,
+            takes_result: true,
+        };
+        let run = |code: &str| {
+            let input = Input {
+                stdin: b"payload ".to_vec(),
+                environment: vec![("ACKRING_ATTEMPT", code.to_owned())],
+            };
+            program.start(input).unwrap().wait(|| {})
+        };
+        assert_eq!(run("0"), Ended::Well(Some(b"payload done\n".to_vec())));
+        assert_eq!(run("4"), Ended::Badly("exit code 4".to_owned()));
+    }
+
+    #[test]
     fn a_large_payload_passes_while_the_command_talks() {
         let payload = vec![b'x'; 1 << 20];
         // Talks more than a pipe holds before it reads: writing first, and only then reading, would stand still.
         let script = "head -c 300000 /dev/zero >&2; test $(wc -c) -eq 1048576";
-        assert_eq!(run(script, &payload), Ended::Well);
+        assert_eq!(run(script, &payload), Ended::Well(None));
     }
 
     #[test]
     fn a_command_need_not_read_its_input() {
-        assert_eq!(run("exec <&-; exit 0", &vec![b'x'; 1 << 20]), Ended::Well);
-        assert_eq!(run("exit 0", b"small"), Ended::Well);
+        assert_eq!(run("exec <&-; exit 0", &vec![b'x'; 1 << 20]), Ended::Well(None));
+        assert_eq!(run("exit 0", b"small"), Ended::Well(None));
     }
 
     #[test]
@@ -224,10 +261,11 @@ mod tests {
             command,
             keep_stdout: true,
             quiet: true,
+            takes_result: false,
         };
         let running = program.start(Input::default()).unwrap();
         let group = rustix::process::Pid::from_child(&running.child);
-        assert_eq!(running.wait(|| {}), Ended::Well);
+        assert_eq!(running.wait(|| {}), Ended::Well(None));
         rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     }
 
@@ -238,6 +276,7 @@ mod tests {
             command,
             keep_stdout: false,
             quiet: true,
+            takes_result: false,
         };
         assert_eq!(
             program.start(Input::default()).err().unwrap().kind(),

@@ -7,6 +7,7 @@ mod board;
 mod child;
 mod fetch;
 mod leases;
+mod result;
 mod runner;
 mod settle;
 mod signals;
@@ -72,6 +73,9 @@ pub(crate) struct Work {
     /// Do not pass on what the command says on standard error
     #[arg(long, short = 'q')]
     quiet: bool,
+    /// Keep what the command writes to standard output as the job's result, up to 64 KiB; see `ackring job get`
+    #[arg(long, conflicts_with = "batch")]
+    result: bool,
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, last = true)]
     command: Vec<OsString>,
@@ -88,6 +92,7 @@ pub(crate) fn run(global: &Global, work: Work) -> Done {
         command: work.command.clone(),
         keep_stdout: global.json,
         quiet: work.quiet,
+        takes_result: work.result,
     };
     let fetcher = Fetcher::new(&client, &queue, &board, &work);
     thread::scope(|scope| -> Done {

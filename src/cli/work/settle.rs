@@ -22,7 +22,7 @@ pub(super) fn settle_run(client: &Client, board: &Board, run: &Run, ended: &Ende
     let mut batch = SettleBuilder::new();
     for token in run.jobs.iter().map(Delivery::token) {
         match ended {
-            Ended::Well => batch.ack(token, None),
+            Ended::Well(result) => batch.ack(token, result.as_deref().filter(|bytes| !bytes.is_empty())),
             Ended::Rejected(error) => batch.reject(token, Some(error.as_bytes())),
             Ended::Badly(error) => batch.nack(token, None, Some(error.as_bytes())),
         }
@@ -42,7 +42,7 @@ pub(super) fn settle_run(client: &Client, board: &Board, run: &Run, ended: &Ende
             board.finished(run, |tally| {
                 tally.lost += lost.len() as u64;
                 match ended {
-                    Ended::Well => tally.acked += settled,
+                    Ended::Well(_) => tally.acked += settled,
                     Ended::Rejected(_) => tally.rejected += settled,
                     Ended::Badly(_) => tally.nacked += settled,
                 }

@@ -3,7 +3,7 @@
 mod producers;
 mod workers;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Wrong};
 use super::seed::Random;
 use ackring::client::{Client, ClientConfig, ClientError, QueueHandle, Reconnect};
 use ackring::{Backoff, Durability, ErrorCode, QueueOptions};
@@ -288,12 +288,10 @@ impl Shared {
             | ClientError::OutcomeUnknown { .. }
             | ClientError::RetryLater(_)
             | ClientError::Closed => {}
-            // What ends a subscription when the disk fails.
-            ClientError::Refused(refusal)
-                if matches!(refusal.code, ErrorCode::ShuttingDown | ErrorCode::LogPoisoned) => {}
+            ClientError::Refused(refusal) if refusal.code == ErrorCode::ShuttingDown => {}
             other => self
                 .ledger
-                .violation(format!("an error that nobody expects: {other}")),
+                .violation(Wrong::Other, format!("an error that nobody expects: {other}")),
         }
     }
 }

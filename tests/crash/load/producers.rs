@@ -1,7 +1,7 @@
 //! Those who enqueue.
 
 use super::{KEYED, LOOSE_STEPS, MEMORY, STEPS, SYNCED, Shared, WRITTEN, level_of, pause};
-use crate::ledger::body;
+use crate::ledger::{Wrong, body};
 use crate::seed::Random;
 use ackring::client::{Applied, ClientError, QueueHandle};
 use ackring::{Durability, EnqueueBuilder, ErrorCode, JobId, JobOptions};
@@ -136,7 +136,12 @@ fn draw(
             let key = format!("key of {stamp}");
             let options = JobOptions {
                 priority: random.below(8) as u8,
-                delay_ms: if random.percent(5) { random.below(300) } else { 0 },
+                // A few for so long that they keep segments from being used again, and are copied out of them.
+                delay_ms: match random.below(1_000) {
+                    0..5 => random.below(2_500),
+                    5..50 => random.below(300),
+                    _ => 0,
+                },
                 key: if keyed { key.as_bytes() } else { b"" },
                 ..JobOptions::default()
             };
@@ -176,12 +181,14 @@ fn applied_to(shared: &Shared, queue: &QueueHandle, stamps: &[u64], applied: &Ap
         let name = queue.name();
         shared
             .ledger
-            .violation(format!("queue {name} confirmed at {level} only"));
+            .violation(Wrong::Other, format!("queue {name} confirmed at {level} only"));
     }
     let has_ids = !applied.details_lost;
     if has_ids && applied.ids.len() != stamps.len() {
         let (ids, jobs) = (applied.ids.len(), stamps.len());
-        shared.ledger.violation(format!("{ids} ids for {jobs} jobs"));
+        shared
+            .ledger
+            .violation(Wrong::Other, format!("{ids} ids for {jobs} jobs"));
         return;
     }
     let known = |item: &ackring::ItemError| item.code == ErrorCode::Duplicate;
@@ -189,7 +196,7 @@ fn applied_to(shared: &Shared, queue: &QueueHandle, stamps: &[u64], applied: &Ap
         let items = &applied.items;
         shared
             .ledger
-            .violation(format!("items that nobody expects: {items:?}"));
+            .violation(Wrong::Other, format!("items that nobody expects: {items:?}"));
     }
     for (position, stamp) in stamps.iter().enumerate() {
         let id: Option<JobId> = has_ids.then(|| applied.ids[position]);

@@ -1,7 +1,7 @@
 //! Those who reserve, settle, and sometimes do not.
 
 use super::{CHILDREN, KEYED, LOOSE_CHILDREN, LOOSE_STEPS, MEMORY, STEPS, SYNCED, Shared, WRITTEN, pause};
-use crate::ledger::body;
+use crate::ledger::{Wrong, body};
 use crate::seed::Random;
 use ackring::client::{Applied, Client, ClientError, Delivery, QueueHandle, Reserve, Window};
 use ackring::{Durability, EnqueueBuilder, ErrorCode, JobOptions, SettleBuilder, Token};
@@ -196,7 +196,7 @@ fn settled(shared: &Shared, acks: &Acks, applied: &Applied) {
             Some(ErrorCode::LeaseLost | ErrorCode::JobNotFound) => shared.ledger.not_acked(*stamp),
             Some(code) => shared
                 .ledger
-                .violation(format!("an ack of job {stamp} was answered {code}")),
+                .violation(Wrong::Other, format!("an ack of job {stamp} was answered {code}")),
         }
     }
 }

@@ -12,6 +12,7 @@ mod machine;
 
 use super::cli::{self, Home, Server};
 use super::load::Load;
+use super::mounts::skipped;
 use super::seed::{self, Random};
 use super::table::Sets;
 use ackring::Durability;
@@ -48,7 +49,7 @@ pub fn mount(path: &Path, disk: Disk) -> Option<Mounted> {
     match Mounted::at(path, disk) {
         Ok(mounted) => Some(mounted),
         Err(error) => {
-            println!("skipped: no FUSE filesystem can be mounted here ({error})");
+            skipped(&format!("no FUSE filesystem can be mounted here ({error})"));
             None
         }
     }
@@ -99,7 +100,7 @@ fn power_cuts(name: &str, on_ext4: bool, cuts: u64) {
         while_recovering: 0,
         sets: Sets::default(),
     };
-    run.to_its_end(seed, cuts, &replay);
+    run.go_through(seed, cuts, &replay);
     let traffic = run.machine.unwrap().off().traffic;
     println!(
         "{} power cuts ({} while recovering), {:.0} s; {traffic:?}\n{}",
@@ -112,7 +113,7 @@ fn power_cuts(name: &str, on_ext4: bool, cuts: u64) {
 }
 
 impl Run {
-    fn to_its_end(&mut self, seed: u64, cuts: u64, replay: &str) {
+    fn go_through(&mut self, seed: u64, cuts: u64, replay: &str) {
         let mut server = Server::start(self.serve());
         let load = Load::start(self.home.address(), seed, Durability::Synced);
         let ledger = &load.shared.ledger;

@@ -1,7 +1,9 @@
 //! Draws operations, carries them out on the engine, and holds what comes back against the model.
 
+use super::power::History;
 use super::reference::{Job, KeyUse, Model, QueueModel, Settled};
 use super::source::Rng;
+use crate::disk::{SimDisk, SimOptions};
 use crate::world::{Collect, START_MS};
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
 use ackring::log::disk::Disk;
@@ -62,29 +64,34 @@ enum Call {
 }
 
 #[derive(Debug, Clone)]
-struct Sent {
+pub(super) struct Sent {
     request: RequestId,
     call: Call,
     ids: Vec<u64>,
     items: Vec<ItemError>,
     tokens: Vec<Token>,
     /// Something of it is in the durable log, so a restart knows it.
-    logged: bool,
+    pub(super) logged: bool,
+    /// After how many entries of the history.
+    pub(super) op: u64,
 }
 
 pub struct Driver {
-    rng: Rng,
-    engine: Option<Engine>,
-    config: EngineConfig,
-    /// Removed with the driver; none on a simulated disk.
+    pub(super) rng: Rng,
+    pub(super) engine: Option<Engine>,
+    pub(super) config: EngineConfig,
     _directory: Option<tempfile::TempDir>,
-    now_ms: u64,
-    model: Model,
-    tokens: Vec<Token>,
-    sent: Vec<Sent>,
-    number: u64,
-    drafts: u64,
-    trail: Vec<String>,
+    /// In place of the directory: a disk that loses what was not synced.
+    pub(super) disk: Option<SimDisk>,
+    pub(super) history: History,
+    pub(super) syncs_failed: u64,
+    pub(super) now_ms: u64,
+    pub(super) model: Model,
+    pub(super) tokens: Vec<Token>,
+    pub(super) sent: Vec<Sent>,
+    pub(super) number: u64,
+    pub(super) drafts: u64,
+    pub(super) trail: Vec<String>,
 }
 
 impl Drop for Driver {
@@ -100,20 +107,37 @@ impl Drop for Driver {
 const SESSION: u128 = 0xfeed_0000_0000_0000_0000_0000_0000_0001;
 
 impl Driver {
+    /// Over files of the system.
     #[allow(dead_code, reason = "a simulation brings its own disk")]
     pub fn new(rng: Rng) -> Self {
-        Self::on(rng, None)
+        Self::over(rng, None, None)
     }
 
-    /// As [`new`](Self::new), on another disk than the file system.
-    pub fn on(mut rng: Rng, disk: Option<Arc<dyn Disk>>) -> Self {
-        let temporary = disk.is_none().then(|| tempfile::tempdir().unwrap());
+    /// As [`new`](Self::new), on another disk than the file system; crashes are kills.
+    #[allow(dead_code, reason = "one caller has one, another has none")]
+    pub fn on(rng: Rng, disk: Option<Arc<dyn Disk>>) -> Self {
+        Self::over(rng, disk, None)
+    }
+
+    /// On a disk whose power is cut, too.
+    #[allow(dead_code, reason = "only where a seed decides")]
+    pub fn on_disk(seed: u64) -> Self {
+        let options = SimOptions {
+            writeback_one_in: [0, 20, 60][(seed % 3) as usize],
+            ..SimOptions::default()
+        };
+        let disk = SimDisk::new(seed, options);
+        Self::over(Rng::from_seed(seed), disk.handle(), Some(disk))
+    }
+
+    fn over(mut rng: Rng, handle: Option<Arc<dyn Disk>>, disk: Option<SimDisk>) -> Self {
+        let temporary = handle.is_none().then(|| tempfile::tempdir().unwrap());
         let directory = temporary
             .as_ref()
             .map_or("log".into(), |made| made.path().to_owned());
         let config = EngineConfig {
             directory: Some(directory),
-            disk,
+            disk: handle,
             slots: rng.pick(&[96, 200, 600]),
             segment_bytes: 64 * 1024,
             log_bytes_max: rng.pick(&[12, 16, 40]) * 64 * 1024,
@@ -125,6 +149,9 @@ impl Driver {
             engine: None,
             config,
             _directory: temporary,
+            disk,
+            history: History::default(),
+            syncs_failed: 0,
             now_ms: START_MS,
             model: Model::default(),
             tokens: Vec::new(),
@@ -138,31 +165,33 @@ impl Driver {
             let options = driver.draw_options();
             driver.create(format!("q{n}"), options);
         }
+        driver.make_certain();
         driver
     }
 
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().unwrap()
     }
 
-    fn open(&mut self) {
+    pub(super) fn open(&mut self) {
         let (engine, summary) = Engine::open(self.config.clone(), self.now_ms).unwrap();
         assert_eq!(summary.salvaged, Vec::<String>::new());
         self.engine = Some(engine);
     }
 
-    fn note(&mut self, line: String) {
+    pub(super) fn note(&mut self, line: String) {
         self.trail.push(format!("{} {line}", self.now_ms - START_MS));
     }
 
-    fn id(&self, queue: usize) -> QueueId {
+    pub(super) fn id(&self, queue: usize) -> QueueId {
         self.engine().find_queue(&self.model.queues[queue].name).unwrap()
     }
 
     fn draw_options(&mut self) -> QueueOptions {
+        let last_level = self.last_level();
         let rng = &mut self.rng;
         QueueOptions {
-            durability: rng.pick(&[Durability::Memory, Durability::Written, Durability::Written]),
+            durability: rng.pick(&[Durability::Memory, Durability::Written, last_level]),
             lease_ms: rng.pick(&[200, 1_000]),
             max_attempts: rng.pick(&[1, 2, 5]),
             backoff: Backoff::List(rng.pick(&[vec![0], vec![0, 100], vec![50, 500]])),
@@ -189,7 +218,7 @@ impl Driver {
     }
 
     /// Queues that are not deleted; a deleted one keeps its place and has no name.
-    fn queues(&self) -> Vec<usize> {
+    pub(super) fn queues(&self) -> Vec<usize> {
         let named = |queue: &usize| !self.model.queues[*queue].name.is_empty();
         (0..self.model.queues.len()).filter(named).collect()
     }
@@ -227,13 +256,24 @@ impl Driver {
             88..=92 => self.pass(),
             93..=96 => self.tidy(),
             97..=98 => self.crash(),
+            99 if self.disk.is_some() => self.trouble(),
             _ => self.look(),
         }
+        self.take_down();
         if self.rng.one_in(4) {
             self.engine().log_step(self.now_ms, 8);
         }
         if self.rng.one_in(5) {
             self.check();
+        }
+    }
+
+    /// The level that promises most: `synced` means something on a disk that forgets.
+    fn last_level(&self) -> Durability {
+        if self.disk.is_some() {
+            Durability::Synced
+        } else {
+            Durability::Written
         }
     }
 
@@ -333,7 +373,7 @@ impl Driver {
             None,
             None,
             Some(Durability::Memory),
-            Some(Durability::Written),
+            Some(self.last_level()),
         ]);
         let request = self.draw_request();
         let asked = level.unwrap_or(self.model.queues[queue].options.durability);
@@ -356,6 +396,10 @@ impl Driver {
                     asked
                 };
                 assert_eq!(reached, expected, "what is confirmed");
+                if reached == Durability::Synced {
+                    // As the server does before it says so.
+                    self.engine().sync().unwrap();
+                }
                 self.remember(Sent {
                     request,
                     call: Call::Enqueue(queue, drafts, level),
@@ -363,6 +407,7 @@ impl Driver {
                     items: reply.items,
                     tokens: Vec::new(),
                     logged: !volatile,
+                    op: self.history.op + 1,
                 });
             }
             Err(refusal) => self.judge_refusal(&refusal, queue, &drafts),
@@ -409,14 +454,18 @@ impl Driver {
                 .keys
                 .get(&draft.key)
                 .filter(|known| !draft.key.is_empty() && known.expires_ms > self.now_ms)
+                // After a power cut a key that was not synced may be there or not.
+                .filter(|known| !known.is_uncertain || code.is_some())
                 .cloned();
             match known {
                 Some(known) if known.body == body => {
+                    self.model.key_is_there(queue, &draft.key);
                     assert_eq!((code, *id), (Some(ErrorCode::Duplicate), known.id.0));
                     repeats_volatile |= known.volatile;
                     continue;
                 }
                 Some(_) => {
+                    self.model.key_is_there(queue, &draft.key);
                     assert_eq!((code, *id), (Some(ErrorCode::KeyConflict), 0));
                     continue;
                 }
@@ -464,6 +513,8 @@ impl Driver {
                     body,
                     expires_ms: self.now_ms + options.dedupe_window_ms,
                     volatile,
+                    op: self.history.op + 1,
+                    is_uncertain: false,
                 };
                 self.model.queues[queue].keys.insert(draft.key.clone(), known);
             }
@@ -559,6 +610,7 @@ impl Driver {
             items: Vec::new(),
             tokens,
             logged,
+            op: self.history.op + 1,
         });
         if late {
             self.run_timers();
@@ -647,14 +699,14 @@ impl Driver {
 
     /// What must come of each, by the model; nothing is changed.
     fn expect(&self, settlings: &[Settling]) -> Vec<Settled> {
-        let mut held = BTreeSet::new();
+        let mut held = BTreeMap::new();
         settlings
             .iter()
             .map(|settling| {
                 let is_known = self.engine().job(settling.token.id).is_ok();
                 let settled = self.model.judge(settling.token, settling.verb, &held, is_known);
                 if settled == Settled::Done {
-                    held.insert(settling.token.id);
+                    held.insert(settling.token.id, settling.verb);
                 }
                 settled
             })
@@ -700,6 +752,7 @@ impl Driver {
                         items,
                         tokens: Vec::new(),
                         logged,
+                        op: self.history.op + 1,
                     });
                 }
             }
@@ -778,6 +831,7 @@ impl Driver {
                     items: reply.items,
                     tokens: Vec::new(),
                     logged: true,
+                    op: self.history.op + 1,
                 });
             }
             Err(refusal) if refusal.code == ErrorCode::StepRefused => {
@@ -844,6 +898,7 @@ impl Driver {
                 items,
                 tokens: Vec::new(),
                 logged,
+                op: self.history.op + 1,
             });
         }
     }
@@ -895,7 +950,7 @@ impl Driver {
             self.rng.pick(&queues)
         };
         let states: Vec<JobState> = JobState::ALL.into_iter().filter(|_| self.rng.one_in(3)).collect();
-        let kept = self.engine().queue_stats(self.id(queue)).unwrap().counts.kept;
+        let forgotten = self.finished_in(queue, &states);
         let answer = self
             .engine()
             .purge(self.id(queue), &states, RequestId::NONE, self.now_ms);
@@ -903,8 +958,7 @@ impl Driver {
         let Ok((count, _)) = answer else {
             return assert_eq!(answer.unwrap_err().code, ErrorCode::LogFull);
         };
-        let forgets = states.iter().any(|state| state.is_finished());
-        let mut expected = if forgets { kept } else { 0 };
+        let mut expected = forgotten;
         for job in self
             .model
             .jobs
@@ -917,9 +971,27 @@ impl Driver {
             }
         }
         assert_eq!(count, expected, "what a purge says it purged");
-        if forgets {
-            assert_eq!(self.engine().queue_stats(self.id(queue)).unwrap().counts.kept, 0);
-        }
+        assert_eq!(self.finished_in(queue, &states), 0);
+    }
+
+    /// Finished jobs of a queue that are still kept and in one of the states.
+    fn finished_in(&self, queue: usize, states: &[JobState]) -> u64 {
+        let finished = states.iter().filter(|state| state.is_finished());
+        let count_in = |state: &JobState| {
+            let (mut count, mut cursor) = (0, 0);
+            loop {
+                let page = self
+                    .engine()
+                    .list_jobs(self.id(queue), Some(*state), cursor, 1_000)
+                    .unwrap();
+                count += page.jobs.len() as u64;
+                if page.next_cursor == 0 {
+                    return count;
+                }
+                cursor = page.next_cursor;
+            }
+        };
+        finished.map(count_in).sum()
     }
 
     fn pause(&mut self) {
@@ -967,6 +1039,8 @@ impl Driver {
             self.engine().find_queue(&name).unwrap_err().code,
             ErrorCode::QueueNotFound
         );
+        // Whether the deletion is there after a power cut is not what is asked here.
+        self.engine().sync().unwrap();
         let options = self.draw_options();
         for _ in 0..50 {
             let made = self
@@ -979,6 +1053,7 @@ impl Driver {
             }
         }
         self.create(name, options);
+        self.engine().sync().unwrap();
     }
 
     fn shorten(&mut self) {
@@ -1077,7 +1152,13 @@ impl Driver {
         self.check();
     }
 
-    fn run_timers(&mut self) {
+    pub(super) fn run_timers(&mut self) {
+        self.take_down();
+        self.run_due();
+        self.take_down();
+    }
+
+    fn run_due(&mut self) {
         for round in 0..200 {
             while self.engine().timer_step(self.now_ms, 64) > 0 {}
             let overdue = self.model.jobs.values().any(|job| {
@@ -1141,6 +1222,9 @@ impl Driver {
     }
 
     fn crash(&mut self) {
+        if self.disk.is_some() {
+            return self.crash_on_disk();
+        }
         self.note("crash".into());
         self.engine = None;
         if self.rng.one_in(3) {
@@ -1168,7 +1252,7 @@ impl Driver {
         }
     }
 
-    fn list(&self, queue: usize) -> Vec<JobStatus> {
+    pub(super) fn list(&self, queue: usize) -> Vec<JobStatus> {
         let (mut cursor, mut all) = (0, Vec::new());
         loop {
             let page = self

@@ -45,6 +45,10 @@ pub struct KeyUse {
     pub body: (Vec<u8>, Vec<u8>),
     pub expires_ms: u64,
     pub volatile: bool,
+    /// When it came, as entries of the history are counted.
+    pub op: u64,
+    /// A power cut may have taken it away.
+    pub is_uncertain: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -157,16 +161,20 @@ impl Model {
         job.logged_at_ms = job.at_ms;
     }
 
-    /// What a settlement comes to, `held` being the jobs that this batch has settled before it.
-    pub fn judge(&self, token: Token, verb: Verb, held: &BTreeSet<JobId>, is_known: bool) -> Settled {
+    /// What a settlement comes to, `held` being the jobs that this batch has settled before it, and how.
+    pub fn judge(&self, token: Token, verb: Verb, held: &BTreeMap<JobId, Verb>, is_known: bool) -> Settled {
         let ack_or_lost = if verb == Verb::Ack {
             Settled::Before
         } else {
             Settled::LeaseLost
         };
         match self.jobs.get(&token.id) {
-            Some(job) if job.is_live() && job.attempt == token.attempt && held.contains(&token.id) => {
-                ack_or_lost
+            Some(job) if job.is_live() && job.attempt == token.attempt && held.contains_key(&token.id) => {
+                if held[&token.id] == Verb::Ack {
+                    ack_or_lost
+                } else {
+                    Settled::LeaseLost
+                }
             }
             Some(job) if job.state == JobState::Leased && job.attempt == token.attempt => Settled::Done,
             Some(job) if job.is_live() => Settled::LeaseLost,
@@ -225,6 +233,13 @@ impl Model {
         job.limit = job.attempt + own.min(usual).max(1);
         job.expires_ms = 0;
         job.state = JobState::Ready;
+    }
+
+    /// A key was found, whatever a power cut may have done.
+    pub fn key_is_there(&mut self, queue: usize, key: &[u8]) {
+        if let Some(known) = self.queues[queue].keys.get_mut(key) {
+            known.is_uncertain = false;
+        }
     }
 
     /// The process died and came back.

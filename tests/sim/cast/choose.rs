@@ -260,7 +260,8 @@ impl Link {
         let queue = self.any_queue();
         let known = self.stage.oracle.borrow().known_jobs();
         let some: Vec<JobId> = (0..self.dice.range(1, 3))
-            .filter_map(|_| (!known.is_empty()).then(|| self.dice.pick(&known)))
+            .filter(|_| !known.is_empty())
+            .map(|_| self.dice.pick(&known))
             .collect();
         let is_deletable = self.stage.plan.queues[queue].is_deletable;
         let name = self.stage.plan.queues[queue].name.clone();

@@ -391,7 +391,8 @@ impl Link {
     }
 
     fn deliveries(&self, body: &[u8]) -> Vec<Seen> {
-        let batch = DeliveryBatch::parse(body).expect("deliveries");
+        let batch = DeliveryBatch::parse(body)
+            .unwrap_or_else(|refusal| panic!("deliveries on {:?}: {refusal}: {body:x?}", self.conn));
         let seen = |item: ackring::wire::DeliveryItem<'_>| {
             let entry = item.entry;
             let handle = entry.queue.get();

@@ -38,6 +38,9 @@ impl Oracle {
                 self.delivered(conn, Source::Reserve(request), &seen);
                 if !seen.is_empty() {
                     self.requests[request].verdict = Verdict::Applied(Safe::Memory);
+                } else if self.requests[request].sends > 1 {
+                    // It may have handed out jobs whose leases are over by now.
+                    self.requests[request].verdict = Verdict::Unknown;
                 } else if self.requests[request].unanswered == 0 {
                     self.requests[request].verdict = Verdict::Unsent;
                 }
@@ -173,7 +176,11 @@ impl Oracle {
         if outcome.head.count > 0 {
             let is_logged = level.is_some_and(|level| level > Durability::Memory);
             let record = &mut self.requests[request];
-            record.is_logged |= is_logged && !matches!(record.ask, Ask::Purge(..));
+            // What was so already changed nothing, and need not be remembered.
+            let repeated = |item: &&ackring::ItemError| item.code == ErrorCode::AlreadySettled;
+            let repeats = outcome.items.iter().filter(repeated).count();
+            let has_changed = outcome.head.count as usize > repeats;
+            record.is_logged |= is_logged && has_changed && !matches!(record.ask, Ask::Purge(..));
             record.verdict = match record.verdict {
                 Verdict::Applied(known) => Verdict::Applied(known.or_safer(safe)),
                 _ => Verdict::Applied(safe),
@@ -197,7 +204,8 @@ impl Oracle {
                     .iter()
                     .any(|resume| self.may_apply(*resume));
                 let swept = self.may_be_swept(queue, self.requests[request].first_sent);
-                if !open && !swept && safe != Safe::Memory && self.requests[request].sends == 1 {
+                let resumed = self.queues[queue].resume_sent > self.requests[request].first_sent;
+                if !open && !resumed && !swept && safe != Safe::Memory && self.requests[request].sends == 1 {
                     self.queues[queue].paused = Some(event);
                 }
             }
@@ -234,6 +242,8 @@ impl Oracle {
                     repeats = true;
                     self.duplicate(*intent, id.0, level);
                 }
+                // The one of then may be out of its window by now.
+                Some(ErrorCode::KeyConflict) if id.0 == 0 && outcome.head.replayed => {}
                 Some(ErrorCode::KeyConflict) if id.0 == 0 => self.conflict(*intent),
                 code => broken!("answer", "job {position}: id {id} and code {code:?}"),
             }
@@ -292,9 +302,16 @@ impl Oracle {
                 && once
                 && let Some(job) = self.jobs.get_mut(&settling.token.id.0)
             {
-                job.may_end.remove(&request);
-                for delivery in &mut job.deliveries {
-                    delivery.touched.remove(&request);
+                let attempt = settling.token.attempt;
+                let mut own = job.deliveries.iter_mut();
+                if let Some(own) = own.find(|own| own.attempt == attempt) {
+                    own.touched.remove(&request);
+                }
+                let is_named_again = settlings
+                    .iter()
+                    .any(|other| other.token.id == settling.token.id && other.token != settling.token);
+                if !is_named_again {
+                    job.may_end.remove(&request);
                 }
             }
         }
@@ -358,6 +375,7 @@ impl Oracle {
                 // Where others are under way nobody knows which one comes last.
                 if delivery.extends.is_empty() && !replayed {
                     delivery.lease_ms = sent_ms + u64::from(lease_ms);
+                    delivery.extended = Some(safe);
                 }
             } else {
                 delivery.settled = Some((request, safe));

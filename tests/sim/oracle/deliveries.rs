@@ -114,14 +114,25 @@ impl Oracle {
         if seen.redelivered != (seen.attempt > 1) {
             broken!("body", "job {id:016x}: attempt {} and its flag", seen.attempt);
         }
-        if seen.attempts > seen.max_attempts || seen.attempts == 0 {
+        // A redrive gives as many attempts anew as the queue would, which may be fewer than there were left.
+        let allowed = match intent.max_attempts {
+            _ if self.was_redriven() => 1,
+            0 => self.queues[intent.queue].options.max_attempts,
+            own => own,
+        };
+        if seen.attempts > seen.max_attempts || seen.attempts == 0 || seen.max_attempts < allowed {
             broken!(
                 "over-limit",
-                "job {id:016x} was handed out for attempt {} of {}",
+                "job {id:016x} was handed out for attempt {} of {}, with {allowed} allowed",
                 seen.attempts,
                 seen.max_attempts
             );
         }
+    }
+
+    fn was_redriven(&self) -> bool {
+        let mut asks = self.requests.iter().map(|record| &record.ask);
+        asks.any(|ask| matches!(ask, super::Ask::Redrive))
     }
 
     /// Attempt numbers rise, and nothing comes that is over. Says whether the delivery is new.
@@ -286,6 +297,7 @@ impl Oracle {
         };
         let born_ms = self.requests[self.intents[intent].request].first_sent_ms;
         let held_ms = asked_ms.max(born_ms);
+        let touched = self.sent_under(seen.id, seen.attempt);
         let delivery = Delivery {
             attempt: seen.attempt,
             source,
@@ -293,7 +305,8 @@ impl Oracle {
             safe,
             received: self.event,
             lease_ms: held_ms + u64::from(seen.lease_ms),
-            touched: BTreeSet::new(),
+            extended: None,
+            touched,
             extends: BTreeSet::new(),
             settled: None,
         };

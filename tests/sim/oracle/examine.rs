@@ -293,7 +293,11 @@ impl Oracle {
                 let known = facts.job.is_some_and(|id| listed.contains_key(&id));
                 let may_be_gone = match facts.job {
                     Some(id) => self.may_be_over(id, None),
-                    None => facts.ttl_ms > 0 || self.may_be_swept(facts.queue, record.first_sent),
+                    None => {
+                        facts.perhaps_over
+                            || facts.ttl_ms > 0
+                            || self.may_be_swept(facts.queue, record.first_sent)
+                    }
                 };
                 if known || by_stamp.contains(&facts.stamp) {
                     there.push(format!("job {:x}", facts.stamp));
@@ -345,6 +349,8 @@ impl Oracle {
         let ids: Vec<u64> = self.jobs.keys().copied().collect();
         for id in ids {
             let survived = self.survived(self.jobs[&id].born);
+            let is_lost = |known: &super::Delivery| known.extended.is_some_and(|safe| !self.survived(safe));
+            let lost: Vec<bool> = self.jobs[&id].deliveries.iter().map(is_lost).collect();
             let may_be_over = self.may_be_over(id, None);
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
@@ -354,6 +360,12 @@ impl Oracle {
                     let is_over = status.state.is_finished();
                     job.born = Safe::Synced;
                     job.floor = (status.deliveries, status.state == JobState::Leased);
+                    for (known, is_lost) in job.deliveries.iter_mut().zip(lost) {
+                        // What the crash took of an extension, it took of the lease.
+                        if is_lost {
+                            known.lease_ms = known.lease_ms.min(status.at_ms);
+                        }
+                    }
                     job.deliveries.retain(|known| known.attempt <= status.deliveries);
                     for known in &mut job.deliveries {
                         if !is_over && known.attempt == status.deliveries && status.state == JobState::Leased
@@ -377,6 +389,7 @@ impl Oracle {
                     // Lost, or over: who sends it again may get another one.
                     self.intents[intent].job = None;
                     self.intents[intent].lost = level > Durability::Memory && !may_be_over;
+                    self.intents[intent].perhaps_over |= may_be_over;
                     if may_be_over {
                         job.over = Some((Safe::Synced, self.event, None));
                     } else {

@@ -36,8 +36,10 @@ impl Oracle {
     /// A job of that intent exists, or did.
     pub(super) fn learn(&mut self, intent: IntentRef, id: u64, born: Safe, replayed: bool) {
         let stamp = self.intents[intent].stamp;
+        // Which of the requests under one key a job came from is a guess until they are answered.
         if let Some(other) = self.intents[intent].job
             && other != id
+            && self.intents[intent].key.is_none()
         {
             broken!(
                 "applied-twice",
@@ -84,7 +86,8 @@ impl Oracle {
                 over: None,
                 may_end: BTreeSet::new(),
                 alive_at,
-                perhaps_over: false,
+                // An answer made again may be about a job that ended long ago.
+                perhaps_over: replayed && (self.intents[intent].perhaps_over || born == Safe::Memory),
                 ack_sent: false,
                 reject_sent: false,
                 cancel_sent: false,

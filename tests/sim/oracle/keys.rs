@@ -42,7 +42,7 @@ impl Oracle {
                 && (known.queue, known.key) == (queue, key)
                 && now_ms.max(known.to_ms) < sent_ms.min(known.from_ms) + window_ms
         });
-        if let Some(first) = clash {
+        if let Some(first) = clash.filter(|_| !replayed) {
             broken!(
                 "key-accepted-twice",
                 "key {key} of queue {queue}: job {:016x} between {} and {}, job {id:016x} between {sent_ms} and \
@@ -60,7 +60,8 @@ impl Oracle {
             from_ms: sent_ms,
             to_ms: now_ms,
             safe,
-            is_certain: true,
+            // An answer made again tells of a time long ago, and of jobs that may be gone.
+            is_certain: !replayed,
             learnt: self.event,
         });
     }
@@ -100,7 +101,7 @@ impl Oracle {
             let first = self.recognise(id, facts.stamp, facts.queue, "named by DUPLICATE");
             let safe = self.worth(first, named.unwrap_or(Durability::Memory));
             self.learn(first, id, safe, false);
-            self.note_key(first, id, safe, false);
+            self.note_key(first, id, safe, true);
         }
         let first = self
             .keys
@@ -134,11 +135,15 @@ impl Oracle {
                 && known.stamp != facts.stamp
                 && asked_ms < known.to_ms + window_ms
         });
+        // Sent, and nobody knows when it was accepted.
         let perhaps = self.intents.iter().any(|other| {
             (other.queue, other.key) == (facts.queue, facts.key)
                 && other.stamp != facts.stamp
-                && other.job.is_none()
                 && self.may_apply(other.request)
+                && !self
+                    .keys
+                    .iter()
+                    .any(|known| known.queue == other.queue && known.stamp == other.stamp)
         });
         if facts.key.is_none() || !known && !perhaps {
             broken!(

@@ -73,6 +73,8 @@ pub struct Intent {
     pub request: RequestRef,
     /// The job that came of it, as far as that is known.
     job: Option<u64>,
+    /// Its job was there once and may have come to its end.
+    perhaps_over: bool,
     /// Confirmed once, and found gone after a crash that it did not have to survive.
     lost: bool,
 }
@@ -89,6 +91,8 @@ struct Delivery {
     received: Event,
     /// The lease lasts at least until then, by the server's clock.
     lease_ms: u64,
+    /// What the last extension of it survives.
+    extended: Option<Safe>,
     /// Settlements sent under it that may have ended it.
     touched: BTreeSet<RequestRef>,
     /// Extensions that may be applied.
@@ -158,6 +162,8 @@ struct QueueFacts {
     paused: Option<Event>,
     pauses: BTreeSet<RequestRef>,
     resumes: BTreeSet<RequestRef>,
+    /// When the last of them was sent.
+    resume_sent: Event,
 }
 
 /// See the [module](self).
@@ -229,6 +235,7 @@ impl Oracle {
             paused: None,
             pauses: BTreeSet::new(),
             resumes: BTreeSet::new(),
+            resume_sent: 0,
         };
         Self {
             trace,
@@ -256,11 +263,6 @@ impl Oracle {
     /// What the server's clock says now. To be called before anything happens at another time.
     pub fn clock(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-    }
-
-    /// What the server's clock said last.
-    pub fn now_ms(&self) -> u64 {
-        self.now_ms
     }
 
     /// Something for those who read the trace.
@@ -392,6 +394,7 @@ impl Intent {
             level,
             request: 0,
             job: None,
+            perhaps_over: false,
             lost: false,
         }
     }

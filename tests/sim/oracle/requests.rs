@@ -2,6 +2,7 @@
 
 use super::{ConnRef, Event, IntentRef, Loss, Oracle, Safe, Sweep};
 use ackring::{JobId, Token, Verb};
+use std::collections::BTreeSet;
 
 /// One settlement that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +124,14 @@ impl Oracle {
                 record.verdict = Verdict::Open;
                 self.expect(request);
             }
-            Verdict::Unknown => record.verdict = Verdict::Open,
+            Verdict::Unknown => {
+                record.verdict = Verdict::Open;
+                // A purge or a deletion may go on from now on.
+                let sweeps = self.queues.iter_mut().flat_map(|queue| &mut queue.sweeps);
+                for sweep in sweeps.filter(|sweep| sweep.request == request) {
+                    sweep.until = None;
+                }
+            }
             Verdict::Open | Verdict::Applied(_) => {}
         }
         (event, now_ms)
@@ -184,6 +192,7 @@ impl Oracle {
             }
             Ask::Resume(queue) => {
                 self.queues[queue].resumes.insert(request);
+                self.queues[queue].resume_sent = self.event;
                 self.queues[queue].paused = None;
             }
             _ => {}
@@ -222,6 +231,19 @@ impl Oracle {
                 delivery.touched.insert(request);
             }
         }
+    }
+
+    /// Requests on their way that settle a delivery which nobody knows of yet: where a crash took attempts, a token
+    /// from before it means a later delivery.
+    pub(super) fn sent_under(&self, id: u64, attempt: u16) -> BTreeSet<RequestRef> {
+        let is_meant = |settling: &Settling| settling.token.id.0 == id && settling.token.attempt == attempt;
+        let sent = |request: &RequestRef| {
+            let record = &self.requests[*request];
+            record.boot == self.boots
+                && record.verdict != Verdict::Unsent
+                && record.ask.settlings().iter().any(is_meant)
+        };
+        (0..self.requests.len()).filter(sent).collect()
     }
 
     /// The client gives up on a request that may be applied.
