@@ -56,7 +56,7 @@ impl Default for EngineConfig {
 ///     ..EngineConfig::default()
 /// };
 /// # ackring::engine::Engine::open(config, 0)?;
-/// # Ok::<(), ackring::OpenError>(())
+/// # Ok::<(), ackring::log::OpenError>(())
 /// ```
 #[derive(Clone)]
 pub struct OnProgress(Arc<dyn Fn(&ReadProgress) + Send + Sync>);

@@ -7,6 +7,7 @@
 
 use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
 use super::dedupe::{Dedupe, Known, body_hash};
+use super::enqueue::fields_of;
 use super::journal::{self, ChangeEntry, Group, JobHead, Kind, Prelude, ReserveEntry};
 use super::queue::QueueId;
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
@@ -233,12 +234,9 @@ impl Recovery {
                 continue;
             }
             let id = JobId(id.get());
-            let fields = new_fields(
-                item.entry,
-                parsed.queue,
-                bodies_at.plus(item.body_offset as u32),
-                now_ms,
-            );
+            // A limit of 0 stands for the queue's, which may not be known yet.
+            let body_at = bodies_at.plus(item.body_offset as u32);
+            let fields = fields_of(item.entry, QueueId(parsed.queue), 0, body_at, now_ms);
             let phase = if fields.at_ms > now_ms {
                 Phase::Scheduled
             } else {
@@ -497,9 +495,4 @@ fn changed(
         ..*before
     };
     (word, fields)
-}
-
-/// The fields of a new job whose queue may not be known yet: a limit of 0 stands for the queue's.
-fn new_fields(entry: &EnqueueEntry, queue: u32, body: LogPosition, now_ms: u64) -> Fields {
-    super::enqueue::fields_of(entry, QueueId(queue), 0, body, now_ms)
 }

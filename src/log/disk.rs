@@ -1,5 +1,5 @@
 //! What a log needs of the machine's storage, as traits: the real file system is one such disk
-//! ([`FileSystem`](crate::log::file_system::FileSystem)), a simulation that loses what was not synced is another.
+//! (`file_system`), a simulation that loses what was not synced is another.
 //!
 //! Only the cold paths go through here: opening, making and preparing segments, syncing. Records are written and read
 //! through the [`Region`] that [`DiskFile::map`] gives out, which is plain memory.

@@ -192,6 +192,9 @@ impl Log {
     fn publish(&self, space: &Space) {
         self.obtainable
             .store(space.obtainable() as u32, Ordering::Relaxed);
+        if space.disk_full {
+            self.kept_from_hand_outs.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Says how many further segments enqueues leave alone, and how many hand-outs do. Whoever is refused then is
@@ -221,8 +224,12 @@ impl Log {
         // smallest logs have two segments for jobs, and no more.
         let enqueues = enqueues.max(hand_outs + 2).min(most - 2).max(2);
         self.kept_from_enqueues.store(enqueues, Ordering::Relaxed);
-        self.kept_from_hand_outs
-            .store(hand_outs.min(enqueues - 1), Ordering::Relaxed);
+        // On a full disk the few spares are all there is, and nothing would drain if hand-outs left those alone.
+        let hand_outs = match self.space.lock().disk_full {
+            true => 0,
+            false => hand_outs.min(enqueues - 1),
+        };
+        self.kept_from_hand_outs.store(hand_outs, Ordering::Relaxed);
     }
 
     /// How many further segments could be had before enqueues are refused.
