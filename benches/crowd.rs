@@ -44,7 +44,7 @@ fn timed(
     body: impl Fn(usize) + Sync,
     agent: impl Fn() -> usize + Sync,
 ) -> Duration {
-    let (start, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
+    let (start, stop) = (Barrier::new(threads), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let background = scope.spawn(|| {
             if is_held {
@@ -64,17 +64,18 @@ fn timed(
                         hold_on_one_core();
                     }
                     start.wait();
+                    let began = Instant::now();
                     body(member);
+                    (began, Instant::now())
                 })
             })
             .collect();
-        start.wait();
-        let started = Instant::now();
-        members.into_iter().for_each(|member| member.join().unwrap());
-        let elapsed = started.elapsed();
+        let times: Vec<_> = members.into_iter().map(|member| member.join().unwrap()).collect();
         stop.store(true, Ordering::Relaxed);
         background.join().unwrap();
-        elapsed
+        // From the first who began to the last who ended: whoever waits for them may get no core in between.
+        let began = times.iter().map(|(began, _)| *began).min().unwrap();
+        times.iter().map(|(_, ended)| *ended).max().unwrap() - began
     })
 }
 

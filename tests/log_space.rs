@@ -353,3 +353,48 @@ fn a_full_disk_refuses_enqueues_without_poison() {
     drop(log);
     open(durable_config(&directory));
 }
+
+/// A reader that came too late let go of a segment that it did not hold: one that somebody else held was used again
+/// under their eyes, and one that nobody held never was, so that the log was full for ever.
+#[test]
+fn a_refused_pin_let_go_of_what_others_held_or_filled_the_log_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(small(&directory, 8));
+    let mut now_ms = NOW_MS;
+    let release_all = |positions: &[LogPosition]| {
+        positions.iter().for_each(|position| log.release(*position, 1));
+    };
+    let old = fill(&log, Room::Enqueue);
+    release_all(&old);
+    settle_down(&log, &mut now_ms);
+    let late = || {
+        old.iter()
+            .filter(|position| log.pin(**position).is_some())
+            .count()
+    };
+    assert!(late() < old.len(), "most of them are gone");
+    for _ in 0..3 {
+        let positions = fill(&log, Room::Enqueue);
+        assert!(positions.len() > old.len() / 2, "the log was freed");
+        let oldest = log.oldest().unwrap().sequence;
+        let held = positions
+            .iter()
+            .find(|position| position.sequence() > oldest)
+            .unwrap();
+        let pin = log.pin(*held).unwrap();
+        late();
+        release_all(&positions);
+        settle_down(&log, &mut now_ms);
+        assert_eq!(
+            log.oldest().unwrap().sequence,
+            held.sequence(),
+            "a reader holds it"
+        );
+        let body = held.plus(ackring::log::HEADER_LEN as u32);
+        assert_eq!(pin.bytes(body, 1000), Some(&[7; 1000][..]));
+        drop(pin);
+        late();
+        settle_down(&log, &mut now_ms);
+        assert!(log.oldest().unwrap().sequence > held.sequence());
+    }
+}

@@ -387,3 +387,27 @@ fn no_damage_makes_recovery_panic_show_what_was_not_written_or_lose_what_was_dur
     println!("{taken} taken, {refused} refused");
     assert!(taken > 0 && refused > 0);
 }
+
+/// What it claimed becomes padding as it unwinds, so nobody waits for it for ever.
+#[test]
+fn a_writer_that_panics_in_the_middle_of_a_record_holds_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    std::thread::scope(|scope| {
+        let broken = scope.spawn(|| {
+            let mut claim = log.claim(80, Room::Enqueue).unwrap();
+            claim.put(&[1; 24]);
+            panic!("a writer that panics");
+        });
+        assert!(broken.join().is_err());
+    });
+    let end = append(&log, 7, 16);
+    log.sync_to(end).unwrap();
+    assert!(log.durable() >= end);
+    drop(log);
+    let (_, records) = open(durable_config(&directory));
+    assert_eq!(
+        records.iter().map(|record| record.number()).collect::<Vec<_>>(),
+        [7]
+    );
+}

@@ -38,9 +38,14 @@ impl GroupCommit {
     }
 
     /// What is before `position` needs the disk no more. Release: whoever sees the new value may confirm what is
-    /// before it. Maximum, because a leader and the recycler both move it.
+    /// before it. Maximum, because a leader and the recycler both move it; by a loop, since a sanitizer does not see
+    /// the edge of a `fetch_max`.
     pub fn raise(&self, position: LogPosition) {
-        self.durable.fetch_max(position.raw(), Ordering::Release);
+        let higher = |durable| (durable < position.raw()).then_some(position.raw());
+        // An error says that it is there already.
+        let _ = self
+            .durable
+            .fetch_update(Ordering::Release, Ordering::Relaxed, higher);
     }
 
     /// Brings the log to the disk up to `wanted`, as far as it is committed, or waits for whoever does. The leader

@@ -198,6 +198,27 @@ fn two_looks_never_mix_two_owners() {
 }
 
 #[test]
+fn the_end_of_a_job_whose_handle_is_in_a_ring_comes_with_its_fields() {
+    model(|| {
+        let (slab, word) = with_job(Phase::Ready, QUEUED);
+        let canceller = {
+            let slab = slab.clone();
+            thread::spawn(move || {
+                let slot = slab.slot(0);
+                assert!(slot.take(word));
+                slot.write_changes(&fields(2));
+                slot.finish(word.with_phase(Phase::Cancelled));
+            })
+        };
+        if let Some((state, found)) = slab.slot(0).snapshot() {
+            let n = if state.phase() == Phase::Ready { 1 } else { 2 };
+            assert_eq!((found.at_ms, found.note), (n, fields(n).note), "under {state:?}");
+        }
+        canceller.join().unwrap();
+    });
+}
+
+#[test]
 fn a_look_at_a_slot_that_is_used_again_sees_one_job() {
     model(|| {
         let (slab, word) = with_job(Phase::Done, 0);
