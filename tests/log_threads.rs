@@ -411,3 +411,45 @@ fn a_writer_that_panics_in_the_middle_of_a_record_holds_nobody_up() {
         [7]
     );
 }
+
+/// Who looks a segment through meets records of writers whom nothing but their commit orders before it.
+#[test]
+fn a_segment_is_looked_through_while_the_next_is_written() {
+    const WRITERS: u64 = 3;
+    const EACH: u64 = 4_000;
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(durable_config(&directory));
+    log.set_hold(1);
+    let written = AtomicU64::new(0);
+    let mut seen = vec![0; (WRITERS * EACH) as usize];
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (log, written) = (&log, &written);
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    append(log, writer * EACH + n, 8 * (n as usize % 30));
+                }
+                written.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let mut sequence = 1;
+        loop {
+            let is_over = written.load(Ordering::Relaxed) == WRITERS;
+            let looked = log.visit_segment(sequence, &mut |record| {
+                let number = u64::from_le_bytes(record.body[..8].try_into().unwrap());
+                assert_eq!(record.body, body_of(number, record.body.len() - 8));
+                seen[number as usize] += 1;
+            });
+            match looked {
+                true => sequence += 1,
+                false if is_over => break,
+                // Whatever was shown of it will be shown again.
+                false => std::thread::yield_now(),
+            }
+        }
+        assert!(sequence > 10, "only {sequence} segments");
+    });
+    let first = log.tail().sequence();
+    let early = seen.iter().filter(|times| **times > 0).count();
+    assert!(early > seen.len() / 2, "{early} records before segment {first}");
+}
