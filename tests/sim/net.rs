@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// Bytes that a connection holds in one direction, if it is not one of the narrow ones.
+const CAPACITY_USUAL: usize = 256 * 1024;
+
 /// What happened on the network, to know that it did.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NetCounts {
@@ -193,10 +196,16 @@ impl SimNet {
         fabric.faulty = faulty;
         if !faulty {
             fabric.die_in = None;
-            fabric
-                .links
-                .values_mut()
-                .for_each(|link| link.stalled_until_ms = 0);
+            let ids: Vec<u64> = fabric.links.keys().copied().collect();
+            for id in ids {
+                if let Some(link) = fabric.links.get_mut(&id) {
+                    link.stalled_until_ms = 0;
+                    // Requests of half a megabyte come to no end in pieces of fifty bytes.
+                    link.up.capacity = CAPACITY_USUAL;
+                    link.down.capacity = CAPACITY_USUAL;
+                }
+                fabric.unblock(id);
+            }
         }
     }
 
@@ -248,9 +257,10 @@ impl SimNet {
         fabric.next += 1;
         let mut pipe = || Pipe {
             capacity: match fabric.rng.below(4) {
+                _ if !fabric.faulty => CAPACITY_USUAL,
                 0 => fabric.rng.range(48, 512) as usize,
                 1 => fabric.rng.range(512, 8_192) as usize,
-                _ => 256 * 1024,
+                _ => CAPACITY_USUAL,
             },
             ..Pipe::default()
         };
