@@ -120,6 +120,35 @@ pub fn is_planted(plant: Plant) -> bool {
     *chosen == Some(plant)
 }
 
+/// Called where a writer stands in the middle of a record: it has its place in the log and has not published it.
+/// A thread may lose its processor there, which a simulation on one thread does not: a build with planted bugs lets
+/// the test do then what other threads would.
+#[cfg(not(planted))]
+#[inline(always)]
+pub const fn in_mid_record() {}
+
+#[cfg(planted)]
+thread_local! {
+    static MEANWHILE: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// As in a build that ships, but for calling what [`meanwhile`] was given.
+#[cfg(planted)]
+pub fn in_mid_record() {
+    // Taken out, so that a record of its own does not call it again.
+    let held = MEANWHILE.with(|slot| slot.borrow_mut().take());
+    if let Some(mut act) = held {
+        act();
+        MEANWHILE.with(|slot| *slot.borrow_mut() = Some(act));
+    }
+}
+
+/// What other threads do while this one stands in the middle of a record.
+#[cfg(planted)]
+pub fn meanwhile(act: Option<Box<dyn FnMut()>>) {
+    MEANWHILE.with(|slot| *slot.borrow_mut() = act);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

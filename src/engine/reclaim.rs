@@ -10,6 +10,7 @@ use super::codec::{self, KeyRecord, SessionRecord};
 use super::copy::Stale;
 use super::journal::{JobHead, Kind};
 use super::{Engine, admin};
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::Ordering;
 use crate::log::{HEADER_LEN, Log, LogError, LogPosition, Room};
@@ -66,6 +67,7 @@ impl Engine {
     /// A planted bug: attempts are logged long after the jobs were handed out.
     #[cfg(planted)]
     fn log_late_attempts(&self, now_ms: u64) {
+        use zerocopy::IntoBytes;
         let entries = std::mem::take(&mut *self.late_attempts.lock());
         if !entries.is_empty() {
             let mut body = (entries.len() as u64).to_le_bytes().to_vec();
@@ -122,6 +124,8 @@ impl Engine {
             return 0;
         }
         let until = match self.log_remains(last, now_ms) {
+            // The log has a guard of its own, so the bug has to take both.
+            Ok(_) if is_planted(Plant::RecycleEarly) => LogPosition::NONE,
             Ok(remains) => remains.max(reclaim.copied),
             Err(_) => return 0,
         };

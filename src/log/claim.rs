@@ -1,6 +1,7 @@
 //! The writer's side: a claimed range, filled and committed.
 
 use crate::base::crc::crc32c;
+use crate::base::plant;
 use crate::base::sync::Ordering;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
@@ -88,6 +89,7 @@ impl<'a> Claim<'a> {
             durable_mark: self.log.durable_mark(),
             now_ms,
         };
+        plant::in_mid_record();
         self.segment.commit(self.position, self.len, self.body_crc, &meta);
         self.is_committed = true;
         self.position.plus(self.len)

@@ -30,6 +30,8 @@ mod plain;
 #[cfg(feature = "server")]
 mod plan;
 #[cfg(feature = "server")]
+mod preempt;
+#[cfg(feature = "server")]
 mod rng;
 #[cfg(feature = "server")]
 mod run;

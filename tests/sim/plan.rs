@@ -65,7 +65,7 @@ impl Plan {
         }
         let segment_bytes = 64 * 1024;
         let segments = dice.pick(&[4, 4, 5, 6, 8]);
-        Self {
+        let plan = Self {
             queues,
             parties: parties(dice),
             slots: dice.pick(&[8, 24, 64, 256]),
@@ -75,7 +75,33 @@ impl Plan {
             grace_ms: dice.pick(&[1, 40, 300, 2_000]),
             payload_bytes: dice.pick(&[20, 60, 300, 2_000, 9_000]),
             keys: dice.pick(&[1, 3, 12]),
+        };
+        let own = &mut Rng::new(seed, "churn");
+        if own.per_mille(200) {
+            plan.churning(own)
+        } else {
+            plan
         }
+    }
+
+    /// The same with segments that are used again all the time, over jobs that stay: large payloads in a hurry, on
+    /// the disk before they are confirmed, and a queue where most jobs are late or dead.
+    fn churning(mut self, dice: &mut Rng) -> Self {
+        for queue in &mut self.queues {
+            let options = &mut queue.options;
+            options.durability = dice.pick(&[Durability::Written, Durability::Synced, Durability::Synced]);
+            options.capacity_jobs = options.capacity_jobs.max(30);
+            options.capacity_bytes = 1 << 20;
+            options.payload_bytes_max = 60_000;
+        }
+        self.queues[0].options.max_attempts = 1;
+        for party in &mut self.parties {
+            party.pause_ms = party.pause_ms.min(5);
+            party.in_flight = party.in_flight.max(5);
+        }
+        self.slots = self.slots.max(64);
+        self.payload_bytes = dice.pick(&[4_000, 9_000, 20_000]);
+        self
     }
 
     /// How the engine is to be opened; where its log lies is the world's business.

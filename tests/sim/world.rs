@@ -53,6 +53,9 @@ enum Turn {
 /// See the [module](self).
 pub struct World {
     pub(crate) rng: Rng,
+    /// Who is preempted, of its own so that histories are alike in every build.
+    #[cfg_attr(not(planted), allow(dead_code, reason = "there is nothing that preempts"))]
+    pub(crate) preempts: Rng,
     pub(crate) trace: Trace,
     pub(crate) weather: Weather,
     pub(crate) disk: SimDisk,
@@ -107,6 +110,7 @@ impl World {
         };
         Self {
             rng,
+            preempts: Rng::new(seed, "preempts"),
             trace,
             net: SimNet::new(seed, disk.clone()),
             engine: EngineConfig {
@@ -252,7 +256,10 @@ impl World {
         };
         match turn {
             Turn::Reactor(reactor) => {
+                self.preempt();
+                let Some(life) = &mut self.life else { return };
                 let ran = life.run(reactor, now_ms, budget);
+                self.go_on();
                 self.trace.note(format!("reactor {reactor} ran {ran}"));
             }
             Turn::Flusher => {

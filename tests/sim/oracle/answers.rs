@@ -1,7 +1,7 @@
 //! What was answered: facts.
 
 use super::jobs::Excuse;
-use super::{ConnRef, Event, IntentRef, Oracle, Safe, Settling, Source, Verdict, broken};
+use super::{ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Settling, Source, Verdict, broken};
 use crate::oracle::{Ask, RequestRef};
 use ackring::wire::Outcome;
 use ackring::{Durability, ErrorCode, JobState, JobStatus, Verb};
@@ -436,7 +436,7 @@ impl Oracle {
         else {
             return;
         };
-        if job.deliveries.iter().any(|later| later.attempt > own.attempt) {
+        if job.deliveries.iter().any(|later| later.attempt > own.attempt) || self.is_early(request, own) {
             return;
         }
         let conn = own.conn;
@@ -452,6 +452,12 @@ impl Oracle {
             }
             Excuse::None(text) => broken!("lease-lost", "{text}; and a settlement is told LEASE_LOST"),
         }
+    }
+
+    /// Whether a settlement may have been judged before the delivery that it names was made: a crash has taken one
+    /// with that number, whose token is older than the delivery.
+    fn is_early(&self, request: RequestRef, delivery: &Delivery) -> bool {
+        self.requests[request].first_sent < delivery.received
     }
 
     fn check_step_refused(&mut self, request: RequestRef, settlings: &[Settling]) {
@@ -471,7 +477,7 @@ impl Oracle {
             else {
                 return;
             };
-            if job.deliveries.iter().any(|later| later.attempt > own.attempt) {
+            if job.deliveries.iter().any(|later| later.attempt > own.attempt) || self.is_early(request, own) {
                 return;
             }
             match self.excuse(settling.token.id.0, own, Some(request)) {
