@@ -207,6 +207,7 @@ impl Engine {
             .append(Kind::Queue, flags, &body, room, now_ms)
             .map_err(log_refusal)?;
         queue.defined_at.store(at.raw(), Ordering::Release);
+        queue.counters.forget_told_events();
         let level = if self.logged {
             Durability::Written.max(queue.durability())
         } else {

@@ -1,7 +1,8 @@
 //! Copying jobs out of segments that are to be used again, while they go on living.
 //!
 //! Nobody waits for a copy: it tells where the job stood when it was looked at, and says as of when that was. If the
-//! job has moved on by the time its body is moved, it is told of again.
+//! job has moved on by the time its body is moved, it is told of again. What it tells is on the disk before it is:
+//! a power cut that left the copy and took the record behind it would leave a part of a batch or of an atomic step.
 
 use super::Engine;
 use super::change::change_entry;
@@ -18,6 +19,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// How often a job that keeps changing is copied anew before its segment is left for the next look.
 const COPIES_MAX: u32 = 64;
+
+/// Jobs that are looked at before the disk is waited for.
+const LOOKS_MAX: usize = 1_024;
 
 /// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
 #[derive(Clone, Copy)]
@@ -61,7 +65,7 @@ impl Engine {
             };
             stale.job.body = slot.body();
             let since = &mut Some(stale.since);
-            let copied = self.copy_job(&self.durable, false, slot, &stale.job, since, now_ms);
+            let copied = self.copy_job(&self.durable, false, &stale.job, None, since, now_ms);
             !matches!(copied, Ok(true))
         });
         reclaim.copied = self.durable.tail();
@@ -80,61 +84,88 @@ impl Engine {
         let mut all = log.visit_segment(sequence, &mut |record| {
             find_stragglers(&record, &mut stragglers);
         });
-        for straggler in &stragglers {
-            let Some(slot) = self.slab.get(straggler.id.slot()) else {
-                continue;
-            };
-            if slot.body() != straggler.body {
-                // It was moved, or ended, or it is just being accepted and its slot does not say yet where it stands.
-                let word = slot.state();
-                all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
-                continue;
+        for some in stragglers.chunks(LOOKS_MAX) {
+            // One wait for the disk for all of them.
+            let looks: Vec<_> = some.iter().map(|straggler| self.look(log, straggler)).collect();
+            if !volatile && log.sync_to(log.tail()).is_err() {
+                return false;
             }
-            let mut since = None;
-            let copied = self.copy_job(log, volatile, slot, straggler, &mut since, now_ms);
-            if !matches!(copied, Ok(true)) {
-                all = false;
-                let job = *straggler;
-                stale.extend(since.map(|since| Stale { job, since }));
-            }
-            if copied.is_err() {
-                break;
+            for (straggler, look) in some.iter().zip(looks) {
+                let Some(slot) = self.slab.get(straggler.id.slot()) else {
+                    continue;
+                };
+                if slot.body() != straggler.body {
+                    // It was moved, or ended, or it is just being accepted and its slot does not say yet where it
+                    // stands.
+                    let word = slot.state();
+                    all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
+                    continue;
+                }
+                let mut since = None;
+                let copied = self.copy_job(log, volatile, straggler, look, &mut since, now_ms);
+                if !matches!(copied, Ok(true)) {
+                    all = false;
+                    let job = *straggler;
+                    stale.extend(since.map(|since| Stale { job, since }));
+                }
+                if copied.is_err() {
+                    return false;
+                }
             }
         }
         all
     }
 
+    /// How a job stands, if it is at rest.
+    fn look(&self, log: &Log, straggler: &Straggler) -> Option<Look> {
+        // Read before the job is. A record before this place was claimed by somebody who had taken the job
+        // already and made that known (a Release fence before the claim), so a snapshot that finds the job at
+        // rest includes it. Records behind it may be as late as the snapshot or later.
+        let as_of = log.tail();
+        let (word, fields) = self.slab.get(straggler.id.slot())?.snapshot()?;
+        Some(Look { word, fields, as_of })
+    }
+
     /// Copies one job and moves its body there. The copy tells where the job stood; if the job moves on in
     /// between, it is told of again, so that the last copy is at least as late as every record before it.
-    /// `since` is the segment from which on a record may be later than the last copy, where there is a copy.
+    /// `look` is how it stood at first, if that is on the disk by now. `since` is the segment from which on a record
+    /// may be later than the last copy, where there is a copy.
     fn copy_job(
         &self,
         log: &Log,
         volatile: bool,
-        slot: Slot<'_>,
         straggler: &Straggler,
+        mut look: Option<Look>,
         since: &mut Option<u32>,
         now_ms: u64,
     ) -> Result<bool, LogError> {
         let id = straggler.id;
+        let Some(slot) = self.slab.get(id.slot()) else {
+            return Ok(true);
+        };
         let mut from = straggler.body;
         let mut looks = 0;
         for _ in 0..COPIES_MAX {
-            // Read before the job is. A record before this place was claimed by somebody who had taken the job
-            // already and made that known (a Release fence before the claim), so a snapshot that finds the job at
-            // rest includes it. Records behind it may be as late as the snapshot or later.
-            let as_of = log.tail();
-            let Some((word, fields)) = slot.snapshot() else {
-                wait_a_little(&mut looks);
-                continue;
+            let look = match look.take() {
+                Some(look) => look,
+                None => {
+                    let Some(look) = self.look(log, straggler) else {
+                        wait_a_little(&mut looks);
+                        continue;
+                    };
+                    if !volatile {
+                        log.sync_to(look.as_of)?;
+                    }
+                    look
+                }
             };
+            let Look { word, fields, as_of } = look;
             if word.generation() != id.generation() || from.is_none() || slot.body() != from {
                 // It ended. Copies made so far must not outlive the record that says so.
                 return self
                     .bury_copies(since.is_some(), volatile, id, now_ms)
                     .map(|()| true);
             }
-            let look = Look { word, fields, as_of };
             let Some((to, note, end)) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)?
             else {
                 continue;
@@ -161,6 +192,8 @@ impl Engine {
         if !copied || volatile {
             return Ok(());
         }
+        // As any copy: it tells what is on the disk.
+        self.durable.sync_to(self.durable.tail())?;
         let head = ChangeHead {
             done: U32::ZERO,
             changes: U32::new(1),

@@ -106,6 +106,11 @@ pub struct Dedupe {
 }
 
 impl Dedupe {
+    /// Keys that are remembered.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
     /// The keys of a queue; lock them for as long as the verdicts must hold.
     pub fn keys(&self, queue: QueueId) -> Arc<Mutex<Keys>> {
         self.queues.lock().entry(queue).or_default().clone()

@@ -119,6 +119,11 @@ impl Counters {
         self.told_events.store(sum, Ordering::Relaxed);
     }
 
+    /// The events are to be logged again: what told of them may go before the record that tells of the queue now.
+    pub fn forget_told_events(&self) {
+        self.told_events.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// Takes counts over from the log.
     pub fn restore_events(&self, events: &[u64; 10]) {
         for (counter, value) in self.events.iter().zip(events) {

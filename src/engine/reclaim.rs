@@ -19,6 +19,10 @@ use crate::log::{HEADER_LEN, Log, LogError, LogPosition, Room};
 const SLACK_SEGMENTS: usize = 4;
 /// A log that may have no more segments than these is a small one.
 const SMALL_LOG_SEGMENTS: usize = 2 * SLACK_SEGMENTS;
+/// Of a segment this share is the log's own: headers, and marks behind what was synced.
+const OWN_SHARE: u32 = 32;
+/// What a key takes in the log, about.
+const KEY_BYTES: u64 = 96;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
 /// Segments cleared at once.
@@ -33,6 +37,8 @@ pub(super) struct Reclaim {
     cleared: u32,
     /// While the log is tight, everything below this is copied, so that what deliveries left behind it can go.
     round_until: u32,
+    /// What was needed at most since a round began last, in bytes.
+    needed_bytes: u64,
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
     /// Jobs whose last copy may be older than a record before it.
@@ -177,36 +183,54 @@ impl Engine {
         if !is_tight(log) {
             return false;
         }
+        let needed_bytes = self.live_bytes() + self.dedupe.len() as u64 * KEY_BYTES;
+        reclaim.needed_bytes = reclaim.needed_bytes.max(needed_bytes);
         if first < reclaim.round_until {
             return true;
         }
-        // A round gains what came since the last copies, and no more than that.
-        let at_least = if log.segments_to_hand_out() > 0 {
-            in_use / 16
-        } else {
-            0
-        };
-        if (tail - reclaim.copied.sequence()) as usize <= at_least {
+        if first == tail || self.gain_of_round(reclaim, first, tail, needed_bytes) < self.least_gain(in_use) {
             return false;
         }
         reclaim.round_until = tail;
-        first < tail
+        reclaim.needed_bytes = needed_bytes;
+        true
+    }
+
+    /// Bytes that copying all of the segments `first..tail` would free: what was written there since they were copied
+    /// last, and what was needed then and is not now. Without either a round would only copy copies, for ever.
+    fn gain_of_round(&self, reclaim: &Reclaim, first: u32, tail: u32, needed_bytes: u64) -> u64 {
+        let own_bytes = self.durable.segment_bytes() / OWN_SHARE;
+        let segments = (first..tail).filter_map(|sequence| self.durable.segment_info(sequence));
+        let written = segments.map(|info| info.bytes_used.saturating_sub(info.bytes_copied + own_bytes));
+        written.map(u64::from).sum::<u64>() + (reclaim.needed_bytes - needed_bytes)
+    }
+
+    /// Bytes that are worth a round of copies: little, where nothing goes on without.
+    fn least_gain(&self, in_use: usize) -> u64 {
+        let segment_bytes = self.durable.segment_bytes() as u64;
+        let segments = if self.durable.segments_to_hand_out() > 0 {
+            in_use as u64 / 16
+        } else {
+            0
+        };
+        (segments * segment_bytes).max(segment_bytes / 8)
     }
 
     /// Segments that the live jobs would fill.
     fn segments_needed(&self, log: &Log) -> usize {
+        (self.live_bytes() / log.segment_bytes() as u64) as usize + 1
+    }
+
+    /// Bytes that copies of all jobs would have, about.
+    fn live_bytes(&self) -> u64 {
         let per_job = (HEADER_LEN + size_of::<JobHead>()) as u64;
-        let live: u64 = self
-            .registry
-            .all()
-            .iter()
-            .map(|queue| {
-                let counts = queue.counts();
+        let counts = self.registry.all().into_iter().map(|queue| queue.counts());
+        counts
+            .map(|counts| {
                 let jobs = counts.ready + counts.scheduled + counts.leased + counts.dead + counts.kept;
                 counts.bytes + jobs * per_job
             })
-            .sum();
-        (live / log.segment_bytes() as u64) as usize + 1
+            .sum()
     }
 
     /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where
@@ -233,7 +257,13 @@ impl Engine {
             }
         }
         let tail = self.durable.tail().sequence();
-        for session in self.sessions.needing(sequence) {
+        let sessions = self.sessions.needing(sequence);
+        // What is logged again is on the disk before. Of two records that were not, a power cut may take the first:
+        // a request would be remembered that was never applied.
+        if !sessions.is_empty() || self.durable.durable().sequence() <= sequence {
+            self.durable.sync_to(self.durable.tail())?;
+        }
+        for session in sessions {
             let record = SessionRecord {
                 session: session.session,
                 applied: session.applied.clone(),

@@ -36,6 +36,11 @@ impl<'a> Claim<'a> {
         }
     }
 
+    /// It is a copy of what stands in an older segment.
+    pub(super) fn count_as_copy(&self) {
+        self.segment.add_copied(self.len);
+    }
+
     /// Where the record's header begins.
     #[inline]
     pub fn position(&self) -> LogPosition {

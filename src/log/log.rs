@@ -65,6 +65,8 @@ pub struct SegmentInfo {
     pub live: u64,
     /// Bytes up to the end of its last record, its header included.
     pub bytes_used: u32,
+    /// Of these, bytes of records that were copied out of older segments since the log was opened.
+    pub bytes_copied: u32,
     /// No record will be added to it.
     pub sealed: bool,
 }
@@ -106,10 +108,19 @@ impl Log {
         let len = (HEADER_LEN + body_len) as u32;
         loop {
             match self.tail.claim(len, self.segment_bytes) {
-                Ok(position) => return Ok(self.claimed(position, len)),
+                Ok(position) => return Ok(self.claimed_for(room, position, len)),
                 Err(full) => self.roll(full, len, room)?,
             }
         }
+    }
+
+    #[inline]
+    fn claimed_for(&self, room: Room, position: LogPosition, len: u32) -> Claim<'_> {
+        let claim = self.claimed(position, len);
+        if room == Room::Migrate {
+            claim.count_as_copy();
+        }
+        claim
     }
 
     #[inline]
@@ -218,6 +229,7 @@ impl Log {
             sequence,
             live: segment.live.count(),
             bytes_used,
+            bytes_copied: segment.copied(),
             sealed: end.is_some(),
         })
     }

@@ -22,6 +22,8 @@ pub(super) struct Segment {
     is_cold: AtomicBool,
     /// End of the last record; `u32::MAX` while it may still grow.
     used: AtomicU32,
+    /// Bytes of the records that were copied here out of older segments.
+    copied: AtomicU32,
     pub(super) holders: CachePadded<Holders>,
     /// Jobs whose record stands here and that are still needed.
     pub(super) live: CachePadded<Live>,
@@ -36,6 +38,7 @@ impl Segment {
             epoch: AtomicU32::new(0),
             is_cold: AtomicBool::new(is_cold),
             used: AtomicU32::new(0),
+            copied: AtomicU32::new(0),
             holders: CachePadded::new(Holders::retired()),
             live: CachePadded::new(Live::default()),
         }
@@ -56,6 +59,7 @@ impl Segment {
     pub(super) fn assign(&self, header: &SegmentHeader) {
         self.epoch.store(header.epoch.get(), Ordering::Relaxed);
         self.used.store(u32::MAX, Ordering::Relaxed);
+        self.copied.store(0, Ordering::Relaxed);
         debug_assert_eq!(self.live.count(), 0, "a segment is retired without live jobs");
         self.live.begin();
         self.holders.assign(header.sequence.get());
@@ -64,6 +68,15 @@ impl Segment {
     /// Says that no record will come any more; the last one ends at `end`.
     pub(super) fn seal(&self, end: u32) {
         self.used.store(end, Ordering::Release);
+    }
+
+    /// Counts `bytes` of what stands here as copied out of older segments.
+    pub(super) fn add_copied(&self, bytes: u32) {
+        self.copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn copied(&self) -> u32 {
+        self.copied.load(Ordering::Relaxed)
     }
 
     /// End of the last record when sealed.

@@ -6,6 +6,7 @@
 )]
 
 mod clock;
+mod copies;
 #[path = "../sim/disk.rs"]
 #[allow(
     dead_code,

@@ -124,6 +124,8 @@ impl Judge for Bench {
         {
             text += &format!("; queue {}: {:?}", stats.name, stats.counts);
         }
+        let segments = engine.map(Engine::segments).unwrap_or_default();
+        text += &format!("; segments {segments:?}");
         text
     }
 
