@@ -224,9 +224,7 @@ fn step(shared: &Shared, client: &Client, children: &QueueHandle, delivery: &Del
             shared
                 .ledger
                 .confirmed(child, applied.ids.first().copied(), level);
-            shared
-                .ledger
-                .acked(stamp, delivery.token(), before, level);
+            shared.ledger.acked(stamp, delivery.token(), before, level);
         }
         Err(error) => {
             let refused =
