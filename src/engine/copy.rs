@@ -382,7 +382,7 @@ mod tests {
             let job = Straggler { id, body, order };
             assert!(
                 engine
-                    .copy_job(&engine.durable, false, slot, &job, NOW_MS)
+                    .copy_job(&engine.durable, false, (slot, None), &job, NOW_MS)
                     .unwrap()
             );
         }
