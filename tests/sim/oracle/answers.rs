@@ -241,7 +241,7 @@ impl Oracle {
                 }
                 Some(ErrorCode::Duplicate) if id.0 != 0 => {
                     repeats = true;
-                    self.duplicate(*intent, id.0, level);
+                    self.duplicate(*intent, id.0, level, outcome.head.replayed);
                 }
                 // The one of then may be out of its window by now.
                 Some(ErrorCode::KeyConflict) if id.0 == 0 && outcome.head.replayed => {}
