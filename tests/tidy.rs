@@ -183,3 +183,39 @@ fn every_room_is_on_the_architecture_page() {
         assert!(page.contains(file), "{file} is not named");
     }
 }
+
+#[test]
+fn every_test_that_the_reliability_page_names_is_there() {
+    let page = fs::read_to_string(root().join("RELIABILITY.md")).unwrap();
+    let sources: Vec<String> = ["tests", "src"]
+        .iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let mut tests = 0;
+    let mut checks = 0;
+    // What stands between single backticks; blocks of code have three, and an even number of them.
+    for word in page.split('`').skip(1).step_by(2) {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if word.starts_with("tests/") && !word.contains(['*', ' ']) {
+            assert!(root().join(word).exists(), "{word} is not there");
+        } else if word.bytes().all(|byte| is_plain(byte) || byte == b'_') && word.matches('_').count() > 3 {
+            let begin = format!("fn {word}(");
+            assert!(
+                sources.iter().any(|source| source.contains(&begin)),
+                "no test is called {word}"
+            );
+            tests += 1;
+        } else if word.bytes().all(|byte| is_plain(byte) || byte == b'-') && word.contains('-') {
+            let check = format!("broken!(\"{word}\"");
+            let alone = format!("\"{word}\"");
+            let is_check = |source: &String| source.contains(&check) || source.contains(&alone);
+            assert!(
+                sources.iter().any(is_check),
+                "the simulation has no check called {word}"
+            );
+            checks += 1;
+        }
+    }
+    assert!(tests > 15 && checks > 15, "{tests} tests and {checks} checks");
+}
