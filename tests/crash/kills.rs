@@ -56,10 +56,11 @@ fn kill_9_under_load_loses_and_repeats_nothing_that_was_confirmed() {
         while_recovering,
         attempts_checked,
     } = run.tally;
+    let seconds = begin.elapsed().as_secs_f64();
     println!(
-        "kill -9 under load, seed {seed}: {kills} kills ({while_recovering} while recovering), {:.0} s\n{sets}  \
-         attempts checked    {attempts_checked:>12}  after a restart",
-        begin.elapsed().as_secs_f64()
+        "kill -9 under load, seed {seed}: {kills} kills ({while_recovering} while recovering), {seconds:.0} s, {:.0} \
+         jobs/s\n{sets}  attempts checked    {attempts_checked:>12}  after a restart",
+        sets.acked as f64 / seconds
     );
     // A load that does nothing would find nothing.
     assert!(
@@ -117,9 +118,21 @@ impl Run {
         }
         let confirmations = &load.shared.ledger.confirmations;
         let until = confirmations.load(Ordering::Relaxed) + self.random.within(1, 8_000);
-        cli::eventually("confirmations", || {
-            (confirmations.load(Ordering::Relaxed) >= until).then_some(())
-        });
+        let begin = Instant::now();
+        while confirmations.load(Ordering::Relaxed) < until {
+            if begin.elapsed() > cli::HANG {
+                self.tell_of_a_hang(until - confirmations.load(Ordering::Relaxed));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Nobody gets anything done any more. What the server says of itself is the best that there is to find out why.
+    fn tell_of_a_hang(&self, missing: u64) -> ! {
+        let stats = self.home.ackring(&["--json", "--timeout", "5s", "stats"]);
+        let kept = self.keep_log();
+        println!("the log is kept in {kept}; {stats:?}");
+        panic!("waited in vain for {missing} confirmations; {}", self.replay());
     }
 
     /// Kills the server, sometimes its successors before they listen, and has one that does.
