@@ -16,7 +16,7 @@ use super::settle::wait_a_little;
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
 use crate::base::entry::pad8;
 use crate::base::job::JobId;
-use crate::log::{Log, LogError, LogPosition, Recovered, Room};
+use crate::log::{Claim, Log, LogError, LogPosition, Recovered, Room};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -186,12 +186,13 @@ impl Engine {
             crate::base::batch::put_note(&mut body, result);
             body.extend_from_slice(&[0; 8]);
         }
-        let mut claim = log.claim(body.len(), Room::Migrate)?;
-        // Only now, behind the claim: whoever has a record before this place had taken the job before, and made that
-        // known (a Release fence before its claim). A claim that is dropped becomes padding.
+        // Rather no claim than one that becomes padding.
         if !slot.is_still(word, fields.at_ms) {
             return Ok(None);
         }
+        let Some(mut claim) = claim_copy(log, slot, look, body.len())? else {
+            return Ok(None);
+        };
         head.as_of = U64::new(claim.position().raw());
         body[..size_of::<JobHead>()].copy_from_slice(head.as_bytes());
         let at = claim.body_position();
@@ -213,6 +214,19 @@ impl Engine {
             end,
         }))
     }
+}
+
+/// Takes the place of a copy, or none where the job has moved on since the look. Only what is seen behind the claim
+/// counts: whoever has a record before that place had taken the job before, and made that known (a Release fence before
+/// its claim). A claim that is dropped becomes padding.
+fn claim_copy<'l>(
+    log: &'l Log,
+    slot: Slot<'_>,
+    look: &Look,
+    len: usize,
+) -> Result<Option<Claim<'l>>, LogError> {
+    let claim = log.claim(len, Room::Migrate)?;
+    Ok(slot.is_still(look.word, look.fields.at_ms).then_some(claim))
 }
 
 /// Moves a copied job's note along. Whoever changes the job meanwhile may write the old place back.
@@ -374,6 +388,9 @@ mod tests {
             let job = Straggler { id, body, order };
             let copied = engine.append_copy(&engine.durable, false, slot, look, &job, NOW_MS);
             assert!(copied.unwrap().is_none(), "{:?} is not how it stands", look.word);
+            // Nor where it moved on so late.
+            let claimed = claim_copy(&engine.durable, slot, look, 64);
+            assert!(claimed.unwrap().is_none(), "{:?} is not how it stands", look.word);
         }
         // How they stand now is told.
         for id in &ids[..2] {
