@@ -3,9 +3,6 @@
 //! Nobody waits for a copy: it is made of what was seen of the job, and it becomes a record only if the job has not
 //! moved since when the copy has its place in the log. So a copy is as late as every record of its job before it, and
 //! all that happens to the job from then on stands behind it.
-//!
-//! What it tells is on the disk before it is: a power cut that took the record and left its copy would leave a part of
-//! a batch or of an atomic step.
 
 use super::Engine;
 use super::change::change_entry;
@@ -25,9 +22,6 @@ const COPIES_MAX: u32 = 64;
 /// Looks at a job whose note is to be moved before it is left where it was.
 const NOTE_LOOKS_MAX: u32 = 10_000;
 
-/// Jobs that are looked at before the disk is waited for.
-const LOOKS_MAX: usize = 1_024;
-
 /// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
 #[derive(Clone, Copy)]
 pub(super) struct Straggler {
@@ -40,13 +34,6 @@ pub(super) struct Straggler {
 pub(super) struct Look {
     word: StateWord,
     fields: Fields,
-}
-
-impl Look {
-    fn at(slot: Slot<'_>) -> Option<Self> {
-        let (word, fields) = slot.snapshot()?;
-        Some(Self { word, fields })
-    }
 }
 
 /// A copy that stands in the log.
@@ -71,57 +58,44 @@ impl Engine {
         let mut all = log.visit_segment(sequence, &mut |record| {
             find_stragglers(&record, &mut stragglers);
         });
-        for some in stragglers.chunks(LOOKS_MAX) {
-            let slots = some.iter().map(|straggler| self.slab.get(straggler.id.slot()));
-            let looks: Vec<_> = slots.map(|slot| slot.and_then(Look::at)).collect();
-            // One wait for the disk for all of them.
-            if !volatile && log.sync_to(log.tail()).is_err() {
-                return false;
+        for straggler in &stragglers {
+            let Some(slot) = self.slab.get(straggler.id.slot()) else {
+                continue;
+            };
+            if slot.body() != straggler.body {
+                // It was moved, or ended, or it is just being accepted and its slot does not say yet where it stands.
+                let word = slot.state();
+                all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
+                continue;
             }
-            for (straggler, look) in some.iter().zip(looks) {
-                let Some(slot) = self.slab.get(straggler.id.slot()) else {
-                    continue;
-                };
-                if slot.body() != straggler.body {
-                    // It was moved, or ended, or it is just being accepted and its slot does not say yet where it
-                    // stands.
-                    let word = slot.state();
-                    all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
-                    continue;
-                }
-                match self.copy_job(log, volatile, (slot, look), straggler, now_ms) {
-                    Ok(copied) => all &= copied,
-                    Err(_) => return false,
-                }
+            match self.copy_job(log, volatile, slot, straggler, now_ms) {
+                Ok(copied) => all &= copied,
+                Err(_) => return false,
             }
         }
         all
     }
 
-    /// Copies one job and moves its body there. `false`: it moved on all the time. With the slot comes how the job
-    /// stood at first, if that is on the disk by now.
+    /// Copies one job and moves its body there. `false`: it moved on all the time.
     fn copy_job(
         &self,
         log: &Log,
         volatile: bool,
-        (slot, mut first): (Slot<'_>, Option<Look>),
+        slot: Slot<'_>,
         straggler: &Straggler,
         now_ms: u64,
     ) -> Result<bool, LogError> {
         let from = straggler.body;
         let mut looks = 0;
         for _ in 0..COPIES_MAX {
-            let is_told = first.is_some();
-            let Some(look) = first.take().or_else(|| Look::at(slot)) else {
+            let Some((word, fields)) = slot.snapshot() else {
                 wait_a_little(&mut looks);
                 continue;
             };
-            if look.word.generation() != straggler.id.generation() || slot.body() != from {
+            if word.generation() != straggler.id.generation() || slot.body() != from {
                 return Ok(true);
             }
-            if !is_told && !volatile {
-                log.sync_to(log.tail())?;
-            }
+            let look = Look { word, fields };
             let Some(copy) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)? else {
                 continue;
             };
@@ -399,7 +373,7 @@ mod tests {
             let job = Straggler { id, body, order };
             assert!(
                 engine
-                    .copy_job(&engine.durable, false, (slot, None), &job, NOW_MS)
+                    .copy_job(&engine.durable, false, slot, &job, NOW_MS)
                     .unwrap()
             );
         }

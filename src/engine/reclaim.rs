@@ -250,13 +250,7 @@ impl Engine {
             }
         }
         let tail = self.durable.tail().sequence();
-        let sessions = self.sessions.needing(sequence);
-        // What is logged again is on the disk before. Of two records that were not, a power cut may take the first:
-        // a request would be remembered that was never applied.
-        if !sessions.is_empty() || self.durable.durable().sequence() <= sequence {
-            self.durable.sync_to(self.durable.tail())?;
-        }
-        for session in sessions {
+        for session in self.sessions.needing(sequence) {
             let record = SessionRecord {
                 session: session.session,
                 applied: session.applied.clone(),

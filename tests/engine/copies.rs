@@ -1,4 +1,4 @@
-//! What is copied out of old segments: it frees them, and tells nothing that is not on the disk.
+//! What is copied out of old segments: it frees them, and is not all that a power cut leaves.
 
 use crate::disk::{Rng, SimDisk, SimOptions};
 use crate::world::World;
