@@ -299,7 +299,7 @@ impl Engine {
         if volatile && (prelude == 0 || set.is_empty()) {
             return Ok(Logged::NOTHING);
         }
-        // Release: who reads the log's tail behind this record finds the jobs taken (see `copy_job`).
+        // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
         let mut claim = self
             .log(volatile)

@@ -1,23 +1,26 @@
 //! Copying jobs out of segments that are to be used again, while they go on living.
 //!
-//! Nobody waits for a copy: it tells where the job stood when it was looked at, and says as of when that was. If the
-//! job has moved on by the time its body is moved, it is told of again.
+//! Nobody waits for a copy: it is made of what was seen of the job, and it becomes a record only if the job has not
+//! moved since when the copy has its place in the log. So a copy is as late as every record of its job before it, and
+//! all that happens to the job from then on stands behind it.
 
 use super::Engine;
 use super::change::change_entry;
 use super::deliver::BodyReader;
-use super::journal::{self, ChangeEntry, ChangeHead, Group, JobHead, Kind, Prelude};
+use super::journal::{self, Group, JobHead, Kind, Prelude};
 use super::reclaim::Reclaim;
 use super::settle::wait_a_little;
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
 use crate::base::entry::pad8;
 use crate::base::job::JobId;
-use crate::log::{Log, LogError, LogPosition, Recovered, Room};
+use crate::log::{Claim, Log, LogError, LogPosition, Recovered, Room};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// How often a job that keeps changing is copied anew before its segment is left for the next look.
+/// How often a job that keeps changing is tried before its segment is left for the next look.
 const COPIES_MAX: u32 = 64;
+/// Looks at a job whose note is to be moved before it is left where it was.
+const NOTE_LOOKS_MAX: u32 = 10_000;
 
 /// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
 #[derive(Clone, Copy)]
@@ -27,55 +30,30 @@ pub(super) struct Straggler {
     order: u64,
 }
 
-/// A job that moved on while it was copied, and could not be told of behind the copy: the log had no room.
-pub(super) struct Stale {
-    pub(super) job: Straggler,
-    /// What it went through since may stand in this segment or a later one.
-    pub(super) since: u32,
-}
-
-/// A job as it was found at rest, and where the log ended before.
+/// A job as it was found at rest.
 pub(super) struct Look {
     word: StateWord,
     fields: Fields,
-    as_of: LogPosition,
+}
+
+/// A copy that stands in the log.
+struct Copy {
+    body: LogPosition,
+    note: LogPosition,
+    end: LogPosition,
 }
 
 impl Engine {
     /// As [`copy_stragglers`](Self::copy_stragglers) in the durable log.
     pub(super) fn copy_durable_stragglers(&self, reclaim: &mut Reclaim, sequence: u32, now_ms: u64) -> bool {
-        let all = self.copy_stragglers(&self.durable, false, sequence, now_ms, &mut reclaim.stale);
+        let all = self.copy_stragglers(&self.durable, false, sequence, now_ms);
         // Also of those that were not all: what stands behind them must not be there without them.
         reclaim.copied = self.durable.tail();
         all
     }
 
-    /// Tells of jobs again whose last copy may be older than a record before it.
-    pub(super) fn copy_stale(&self, reclaim: &mut Reclaim, now_ms: u64) {
-        if reclaim.stale.is_empty() {
-            return;
-        }
-        reclaim.stale.retain_mut(|stale| {
-            let Some(slot) = self.slab.get(stale.job.id.slot()) else {
-                return false;
-            };
-            stale.job.body = slot.body();
-            let since = &mut Some(stale.since);
-            let copied = self.copy_job(&self.durable, false, slot, &stale.job, since, now_ms);
-            !matches!(copied, Ok(true))
-        });
-        reclaim.copied = self.durable.tail();
-    }
-
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
-    pub(super) fn copy_stragglers(
-        &self,
-        log: &Log,
-        volatile: bool,
-        sequence: u32,
-        now_ms: u64,
-        stale: &mut Vec<Stale>,
-    ) -> bool {
+    pub(super) fn copy_stragglers(&self, log: &Log, volatile: bool, sequence: u32, now_ms: u64) -> bool {
         let mut stragglers = Vec::new();
         let mut all = log.visit_segment(sequence, &mut |record| {
             find_stragglers(&record, &mut stragglers);
@@ -90,97 +68,50 @@ impl Engine {
                 all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
                 continue;
             }
-            let mut since = None;
-            let copied = self.copy_job(log, volatile, slot, straggler, &mut since, now_ms);
-            if !matches!(copied, Ok(true)) {
-                all = false;
-                let job = *straggler;
-                stale.extend(since.map(|since| Stale { job, since }));
-            }
-            if copied.is_err() {
-                break;
+            match self.copy_job(log, volatile, slot, straggler, now_ms) {
+                Ok(copied) => all &= copied,
+                Err(_) => return false,
             }
         }
         all
     }
 
-    /// Copies one job and moves its body there. The copy tells where the job stood; if the job moves on in
-    /// between, it is told of again, so that the last copy is at least as late as every record before it.
-    /// `since` is the segment from which on a record may be later than the last copy, where there is a copy.
+    /// Copies one job and moves its body there. `false`: it moved on all the time.
     fn copy_job(
         &self,
         log: &Log,
         volatile: bool,
         slot: Slot<'_>,
         straggler: &Straggler,
-        since: &mut Option<u32>,
         now_ms: u64,
     ) -> Result<bool, LogError> {
-        let id = straggler.id;
-        let mut from = straggler.body;
+        let from = straggler.body;
         let mut looks = 0;
         for _ in 0..COPIES_MAX {
-            // Read before the job is. A record before this place was claimed by somebody who had taken the job
-            // already and made that known (a Release fence before the claim), so a snapshot that finds the job at
-            // rest includes it. Records behind it may be as late as the snapshot or later.
-            let as_of = log.tail();
             let Some((word, fields)) = slot.snapshot() else {
                 wait_a_little(&mut looks);
                 continue;
             };
-            if word.generation() != id.generation() || from.is_none() || slot.body() != from {
-                // It ended. Copies made so far must not outlive the record that says so.
-                return self
-                    .bury_copies(since.is_some(), volatile, id, now_ms)
-                    .map(|()| true);
-            }
-            let look = Look { word, fields, as_of };
-            let Some((to, note, end)) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)?
-            else {
-                continue;
-            };
-            since.get_or_insert(as_of.sequence());
-            if !slot.move_body(from, to) {
-                log.release(to, 1);
-                return self.bury_copies(true, volatile, id, now_ms).map(|()| true);
-            }
-            log.release_after(from, 1, end);
-            from = to;
-            slot.move_note(fields.note, note);
-            // An extension leaves nothing but the deadline behind once the turns have come round.
-            if slot.state() == word && slot.at_ms() == fields.at_ms {
+            if word.generation() != straggler.id.generation() || slot.body() != from {
                 return Ok(true);
             }
+            let look = Look { word, fields };
+            let Some(copy) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)? else {
+                continue;
+            };
+            if slot.move_body(from, copy.body) {
+                log.release_after(from, 1, copy.end);
+                move_note(slot, &look, copy.note);
+            } else {
+                // It ended: that stands behind the copy, or in it.
+                log.release(copy.body, 1);
+            }
+            return Ok(true);
         }
         Ok(false)
     }
 
-    /// Says behind copies of a job that it is over and forgotten: the record that said so first may go before the
-    /// copies do.
-    fn bury_copies(&self, copied: bool, volatile: bool, id: JobId, now_ms: u64) -> Result<(), LogError> {
-        if !copied || volatile {
-            return Ok(());
-        }
-        let head = ChangeHead {
-            done: U32::ZERO,
-            changes: U32::new(1),
-            refused: U32::ZERO,
-            reserved: U32::ZERO,
-        };
-        let entry = ChangeEntry {
-            id: U64::new(id.0),
-            at_ms: U64::new(now_ms),
-            phase: Phase::Free as u8,
-            ..ChangeEntry::default()
-        };
-        let mut body = head.as_bytes().to_vec();
-        body.extend_from_slice(entry.as_bytes());
-        self.append(Kind::Change, 0, &body, Room::Migrate, now_ms)
-            .map(|_| ())
-    }
-
-    /// Appends a Job record; returns where body and note stand in it and where it ends, or `None` where the body is
-    /// gone.
+    /// Appends a Job record, or returns `None` where the job has moved on since the look.
     fn append_copy(
         &self,
         log: &Log,
@@ -189,7 +120,7 @@ impl Engine {
         look: &Look,
         straggler: &Straggler,
         now_ms: u64,
-    ) -> Result<Option<(LogPosition, LogPosition, LogPosition)>, LogError> {
+    ) -> Result<Option<Copy>, LogError> {
         let (word, fields) = (look.word, &look.fields);
         let (error, result) = self.notes(volatile, fields.note, word.has(RESULT));
         // Nobody asks for the body of a job that is over; copying it on and on would fill the log with it.
@@ -200,10 +131,10 @@ impl Engine {
         }
         let Some(data) = data else { return Ok(None) };
         let has = |note: &Option<Vec<u8>>, flag: u8| if note.is_some() { flag } else { 0 };
-        let head = JobHead {
+        let mut head = JobHead {
             id: U64::new(straggler.id.0),
             order: U64::new(straggler.order),
-            as_of: U64::new(look.as_of.raw()),
+            as_of: U64::ZERO,
             enqueued_ms: U64::new(fields.enqueued_ms),
             expires_ms: U64::new(fields.expires_ms),
             change: change_entry(word, word.phase(), fields),
@@ -229,7 +160,15 @@ impl Engine {
             crate::base::batch::put_note(&mut body, result);
             body.extend_from_slice(&[0; 8]);
         }
-        let mut claim = log.claim(body.len(), Room::Migrate)?;
+        // Rather no claim than one that becomes padding.
+        if !slot.is_still(word, fields.at_ms) {
+            return Ok(None);
+        }
+        let Some(mut claim) = claim_copy(log, slot, look, body.len())? else {
+            return Ok(None);
+        };
+        head.as_of = U64::new(claim.position().raw());
+        body[..size_of::<JobHead>()].copy_from_slice(head.as_bytes());
         let at = claim.body_position();
         let note_at = match (&error, &result) {
             (_, Some(_)) => at.plus(result_at as u32),
@@ -243,7 +182,37 @@ impl Engine {
         }
         claim.put(&body);
         let end = claim.commit(Kind::Job as u8, 0, now_ms, 1);
-        Ok(Some((at.plus(size_of::<JobHead>() as u32), note_at, end)))
+        Ok(Some(Copy {
+            body: at.plus(size_of::<JobHead>() as u32),
+            note: note_at,
+            end,
+        }))
+    }
+}
+
+/// Takes the place of a copy, or none where the job has moved on since the look. Only what is seen behind the claim
+/// counts: whoever has a record before that place had taken the job before, and made that known (a Release fence before
+/// its claim). A claim that is dropped becomes padding.
+fn claim_copy<'l>(
+    log: &'l Log,
+    slot: Slot<'_>,
+    look: &Look,
+    len: usize,
+) -> Result<Option<Claim<'l>>, LogError> {
+    let claim = log.claim(len, Room::Migrate)?;
+    Ok(slot.is_still(look.word, look.fields.at_ms).then_some(claim))
+}
+
+/// Moves a copied job's note along. Whoever changes the job meanwhile may write the old place back.
+fn move_note(slot: Slot<'_>, look: &Look, to: LogPosition) {
+    let from = look.fields.note;
+    let mut looks = 0;
+    while !from.is_none() && looks < NOTE_LOOKS_MAX {
+        slot.move_note(from, to);
+        match slot.snapshot() {
+            Some((_, fields)) if fields.note != from => return,
+            _ => wait_a_little(&mut looks),
+        }
     }
 }
 
@@ -359,46 +328,70 @@ mod tests {
         live(engine, queue, |batch, tokens| batch.reject(tokens.0[0], None))
     }
 
-    /// A settlement that came while its job was copied stood before the copy in the log; when the log was full just
-    /// then, the copy remained the last word, and the settlement was forgotten with its segment.
+    /// A settlement that came while its job was copied stood before the copy in the log. A server that was killed before
+    /// it had made another copy, or one whose log was full just then, left the older copy behind as the last word: the
+    /// job was there again as soon as the settlement was gone with its segment, acked or not.
     #[test]
     fn a_settlement_was_forgotten_behind_an_older_copy_of_its_job() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, queue) = open(&directory);
-        let mut look = None;
-        let id = live(&engine, queue, |batch, tokens| {
+        let look = |tokens: &Tokens| {
             let slot = engine.slab.slot(tokens.0[0].id.slot());
             let (word, fields) = slot.snapshot().unwrap();
-            let as_of = engine.durable.tail();
-            look = Some(Look { word, fields, as_of });
+            Look { word, fields }
+        };
+        let mut looks = Vec::new();
+        let mut ids = Vec::new();
+        ids.push(live(&engine, queue, |batch, tokens| {
+            looks.push(look(tokens));
             batch.reject(tokens.0[0], None);
-        });
-        // What `copy_job` does, up to where it is refused a second copy.
-        let (look, slot) = (look.unwrap(), engine.slab.slot(id.slot()));
-        let (body, order) = (slot.body(), 0);
-        let job = Straggler { id, body, order };
-        let copied = engine.append_copy(&engine.durable, false, slot, &look, &job, NOW_MS);
-        let (to, _, end) = copied.unwrap().unwrap();
-        assert!(slot.move_body(body, to));
-        engine.durable.release_after(body, 1, end);
-        let since = look.as_of.sequence();
-        engine.reclaim.lock().stale.push(Stale { job, since });
-        engine.log_step(NOW_MS, 1);
-        assert!(engine.reclaim.lock().stale.is_empty());
+        }));
+        // Nothing but the deadline and the turn are new.
+        ids.push(live(&engine, queue, |batch, tokens| {
+            looks.push(look(tokens));
+            batch.extend(tokens.0[0], 77_000);
+        }));
+        // This one has moved on, and is over.
+        ids.push(live(&engine, queue, |batch, tokens| {
+            looks.push(look(tokens));
+            batch.ack(tokens.0[0], None);
+        }));
+        for (id, look) in ids.iter().zip(&looks) {
+            let slot = engine.slab.slot(id.slot());
+            let (id, body, order) = (*id, look.fields.body, 0);
+            let job = Straggler { id, body, order };
+            let copied = engine.append_copy(&engine.durable, false, slot, look, &job, NOW_MS);
+            assert!(copied.unwrap().is_none(), "{:?} is not how it stands", look.word);
+            // Nor where it moved on so late.
+            let claimed = claim_copy(&engine.durable, slot, look, 64);
+            assert!(claimed.unwrap().is_none(), "{:?} is not how it stands", look.word);
+        }
+        // How they stand now is told.
+        for id in &ids[..2] {
+            let slot = engine.slab.slot(id.slot());
+            let (id, body, order) = (*id, slot.body(), 0);
+            let job = Straggler { id, body, order };
+            assert!(
+                engine
+                    .copy_job(&engine.durable, false, slot, &job, NOW_MS)
+                    .unwrap()
+            );
+        }
         drop(engine);
         let config = LogConfig {
             directory: Some(directory.path().to_owned()),
             segment_bytes: 64 * 1024,
             ..LogConfig::default()
         };
-        let mut phases = Vec::new();
+        let mut told = Vec::new();
         Log::open(config, NOW_MS, &mut |record| {
             if record.kind == Kind::Job as u8 {
-                phases.push(JobHead::ref_from_prefix(record.body).unwrap().0.change.phase);
+                let change = JobHead::ref_from_prefix(record.body).unwrap().0.change;
+                told.push((change.phase, change.at_ms.get() - NOW_MS));
             }
         })
         .unwrap();
-        assert_eq!(phases, [Phase::Leased as u8, Phase::Dead as u8]);
+        assert_eq!(told, [(Phase::Dead as u8, 0), (Phase::Leased as u8, 77_000)]);
     }
 
     /// A job whose record was committed but not yet published when its segment was looked through.

@@ -44,6 +44,8 @@ impl Engine {
             let (go, others): (Vec<u32>, Vec<u32>) =
                 handles[..taken].iter().partition(|number| is_wanted(number));
             stay.extend(others);
+            // A copy made in between would stand behind the record, and say that the job is there.
+            let _copies_none = self.reclaim.lock();
             // In the log first: nobody may miss a job that a restart would bring back.
             done = self.log_forgotten(&go, now_ms).map_err(log_refusal);
             match done {

@@ -1,7 +1,7 @@
 //! What stands in the bodies of the log's records: the engine's half of `FORMAT.md`.
 //!
 //! Every entry says where a job stands *after* what happened, in absolute numbers, never "one more". A job's records
-//! stand in the order in which things happened, and the last one holds; only copies ([`Kind::Job`]) may be behind
+//! stand in the order in which things happened, and the last one holds; only copies ([`Kind::Job`]) might be behind
 //! the times, and say as of when they are ([`JobHead::as_of`]).
 
 use crate::base::batch::{EnqueueBatch, split_note};
@@ -356,8 +356,8 @@ pub struct JobHead {
     pub id: U64,
     /// Where its body stood first: its place in the order of jobs never handed out.
     pub order: U64,
-    /// Where the log ended before the job was looked at: records of it from there on are as late as this copy or
-    /// later, those before it are earlier or the same.
+    /// Records of the job from here on are as late as this copy or later, those before it are earlier or the same: the
+    /// record's own place, as no other came between the look at the job and that.
     pub as_of: U64,
     /// When it was accepted.
     pub enqueued_ms: U64,

@@ -7,7 +7,6 @@
 //! Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
 
 use super::codec::{self, KeyRecord, SessionRecord};
-use super::copy::Stale;
 use super::journal::{JobHead, Kind};
 use super::{Engine, admin};
 use crate::base::queue::Durability;
@@ -34,8 +33,6 @@ pub(super) struct Reclaim {
     round_until: u32,
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
-    /// Jobs whose last copy may be older than a record before it.
-    pub(super) stale: Vec<Stale>,
     looked_ms: u64,
 }
 
@@ -89,7 +86,6 @@ impl Engine {
         let Some(oldest) = self.durable.oldest() else {
             return 0;
         };
-        self.copy_stale(reclaim, now_ms);
         let first = oldest.sequence.max(reclaim.cleared);
         if oldest.sequence < first && oldest.live > 0 && self.wants_copies(reclaim, oldest.sequence) {
             // A job that was just being accepted when its segment was looked through is known only now.
@@ -111,10 +107,7 @@ impl Engine {
             }
             last = Some(first);
         }
-        // Beyond that stand records that a stale copy must not outlive.
-        let bound = reclaim.stale.iter().map(|stale| stale.since).min();
-        let last = last.map(|last| bound.map_or(last, |bound| last.min(bound.saturating_sub(1))));
-        let Some(last) = last.filter(|last| *last >= first) else {
+        let Some(last) = last else {
             return 0;
         };
         // A request that is under way may have its record there, which nobody has noted yet.
@@ -141,9 +134,9 @@ impl Engine {
     /// Memory is reclaimed by the log itself once a segment is empty; only stragglers need help.
     fn copy_volatile_stragglers(&self, now_ms: u64) -> usize {
         match self.volatile.oldest() {
-            Some(oldest) if oldest.sealed && oldest.live > 0 && self.wants_volatile_copies() => usize::from(
-                self.copy_stragglers(&self.volatile, true, oldest.sequence, now_ms, &mut Vec::new()),
-            ),
+            Some(oldest) if oldest.sealed && oldest.live > 0 && self.wants_volatile_copies() => {
+                usize::from(self.copy_stragglers(&self.volatile, true, oldest.sequence, now_ms))
+            }
             _ => 0,
         }
     }

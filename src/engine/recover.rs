@@ -1,7 +1,7 @@
 //! From records back to jobs: the engine's half of recovery.
 //!
 //! Records are visited once, in log order. A job's records stand in the order in which things happened to it and
-//! every one says where the job stood afterwards, so the last one holds. Only copies out of reclaimed segments may be
+//! every one says where the job stood afterwards, so the last one holds. Only copies out of reclaimed segments might be
 //! behind the times: a copy says as of when it is, and tells nothing new of a job of which a record from there on
 //! was seen. Its body is what counts then.
 

@@ -273,7 +273,7 @@ impl Engine {
                 None,
             ));
         }
-        // Release: who reads the log's tail behind this record finds the jobs taken (see `copy_job`).
+        // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
         let entries = taken.entries.as_bytes();
         let mut claim = self

@@ -374,6 +374,13 @@ impl<'a> Slot<'a> {
         (StateWord(self.words[0].load(Ordering::Relaxed)) == before).then_some((before, fields))
     }
 
+    /// Whether a job that was found at rest, in this state and with this deadline, has not been changed since. (An
+    /// extension leaves nothing but the deadline behind once the turns have come round.) Acquire: see
+    /// [`state`](Self::state).
+    pub fn is_still(self, word: StateWord, at_ms: u64) -> bool {
+        self.state() == word && self.at_ms() == at_ms
+    }
+
     /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
     pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
         self.words[1]

@@ -239,7 +239,7 @@ impl Engine {
             .into_iter()
             .try_for_each(|generation| self.note_generation(generation, now_ms))?;
         let len = prelude + size_of::<StepHead>() + change_len + groups_len;
-        // Release: who reads the log's tail behind this record finds the jobs taken (see `copy_job`).
+        // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
         let mut claim = self.durable.claim(len, room)?;
         if prelude > 0 {

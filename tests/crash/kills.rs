@@ -1,4 +1,5 @@
-//! `kill -9` at moments drawn from the seed, under full load.
+//! `kill -9` at moments drawn from the seed, under full load; now and then the server is stopped for longer than leases
+//! last before, or asked to end instead, or its log looked at before the next one starts.
 
 use super::cli::{self, Home, Server};
 use super::ledger::Wrong;
@@ -6,6 +7,7 @@ use super::load::Load;
 use super::seed::{self, Random};
 use super::table::Sets;
 use ackring::Durability;
+use rustix::process::Signal;
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -25,6 +27,10 @@ struct Tally {
     kills: u64,
     /// Kills before the server listened.
     while_recovering: u64,
+    /// Not killed, but asked to end.
+    asked: u64,
+    /// How often the server stood still for longer than a lease.
+    stopped: u64,
     /// Jobs whose attempt numbers were asked for after a restart.
     attempts_checked: u64,
 }
@@ -54,12 +60,15 @@ fn kill_9_under_load_loses_and_repeats_nothing_that_was_confirmed() {
         sets,
         kills,
         while_recovering,
+        asked,
+        stopped,
         attempts_checked,
     } = run.tally;
+    let seconds = begin.elapsed().as_secs_f64();
     println!(
-        "kill -9 under load, seed {seed}: {kills} kills ({while_recovering} while recovering), {:.0} s\n{sets}  \
-         attempts checked    {attempts_checked:>12}  after a restart",
-        begin.elapsed().as_secs_f64()
+        "kill -9 under load, seed {seed}: {kills} kills ({while_recovering} while recovering), asked to end {asked} \
+         times, stopped {stopped} times, {seconds:.0} s, {:.0} jobs/s\n{sets}  attempts checked    {attempts_checked:>12}  after a restart",
+        sets.acked as f64 / seconds
     );
     // A load that does nothing would find nothing.
     assert!(
@@ -117,15 +126,51 @@ impl Run {
         }
         let confirmations = &load.shared.ledger.confirmations;
         let until = confirmations.load(Ordering::Relaxed) + self.random.within(1, 8_000);
-        cli::eventually("confirmations", || {
-            (confirmations.load(Ordering::Relaxed) >= until).then_some(())
-        });
+        let begin = Instant::now();
+        while confirmations.load(Ordering::Relaxed) < until {
+            if begin.elapsed() > cli::HANG {
+                self.tell_of_a_hang(until - confirmations.load(Ordering::Relaxed));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
-    /// Kills the server, sometimes its successors before they listen, and has one that does.
+    /// Nobody gets anything done any more. What the server says of itself is the best that there is to find out why.
+    fn tell_of_a_hang(&self, missing: u64) -> ! {
+        let stats = self.home.ackring(&["--json", "--timeout", "5s", "stats"]);
+        let kept = self.keep_log();
+        println!("the log is kept in {kept}; {stats:?}");
+        panic!("waited in vain for {missing} confirmations; {}", self.replay());
+    }
+
+    /// Ends the server, mostly by a kill.
+    fn end(&mut self, server: Server) {
+        if self.random.percent(3) {
+            server.signal(Signal::STOP);
+            thread::sleep(Duration::from_millis(
+                super::load::LEASE_MS + self.random.below(500),
+            ));
+            server.signal(Signal::CONT);
+            self.tally.stopped += 1;
+            // What comes of that has to get into the log.
+            thread::sleep(Duration::from_millis(self.random.below(100)));
+        }
+        if self.random.percent(3) {
+            assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+            self.tally.asked += 1;
+        } else {
+            server.kill();
+            self.tally.kills += 1;
+        }
+        if self.random.percent(5) {
+            // Whatever a kill leaves behind is no damage.
+            self.home.ackring(&["log", "verify", "data"]).expect(0);
+        }
+    }
+
+    /// Ends the server, sometimes its successors before they listen, and has one that does.
     fn restart(&mut self, server: Server) -> Server {
-        server.kill();
-        self.tally.kills += 1;
+        self.end(server);
         while self.random.percent(15) {
             self.tally.kills += 1;
             self.tally.while_recovering += 1;

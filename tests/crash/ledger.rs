@@ -42,6 +42,8 @@ pub struct Entry {
     attempts: Vec<u16>,
     /// The attempt whose ack was confirmed, and how safely.
     over: Option<(u16, Durability)>,
+    /// All acks that were confirmed: of several ids only where a job may be lost, and enqueued again.
+    acked: Vec<Token>,
     /// Acks on their way, or whose outcome was never told.
     acks_open: u32,
 }
@@ -177,7 +179,7 @@ impl Ledger {
                 let text = format!("attempt {attempt} was handed out twice");
                 Some((Wrong::Duplicated, text))
             } else {
-                self.back_after_ack(entry, attempt)
+                self.back_after_ack(entry, token)
             };
             entry.attempts.push(attempt);
             wrong
@@ -200,11 +202,13 @@ impl Ledger {
     }
 
     /// An ack was confirmed.
-    pub fn acked(&self, stamp: u64, attempt: u16, last_before: u16, level: Durability) {
+    pub fn acked(&self, stamp: u64, token: Token, last_before: u16, level: Durability) {
         self.confirmations.fetch_add(1, Ordering::Relaxed);
+        let Token { id, attempt } = token;
         let wrong = self.with(stamp, |entry| {
             entry.acks_open -= 1;
             entry.over = entry.over.max(Some((attempt, level)));
+            entry.acked.push(token);
             if level_of(&entry.queue) < self.survives {
                 // The reserve of a later attempt may be forgotten, and then the earlier one is current again.
                 return None;
@@ -213,7 +217,8 @@ impl Ledger {
                 let text = format!("its ack was accepted, though attempt {last_before} was out");
                 return Some((Wrong::Other, text));
             }
-            self.back_after_ack(entry, entry.last_attempt())
+            let attempt = entry.last_attempt();
+            self.back_after_ack(entry, Token { id, attempt })
         });
         if let Some((wrong, text)) = wrong {
             self.violation(wrong, format!("job {stamp}, attempt {attempt}: {text}"));
@@ -254,10 +259,19 @@ impl Ledger {
         found
     }
 
-    fn back_after_ack(&self, entry: &Entry, attempt: u16) -> Option<(Wrong, String)> {
-        let (acked, level) = entry.over.filter(|(_, level)| *level >= self.survives)?;
+    fn back_after_ack(&self, entry: &Entry, token: Token) -> Option<(Wrong, String)> {
+        let (acked, level) = entry.over?;
+        let is_back = if level_of(&entry.queue) == Durability::Memory {
+            // Not in the log, so nothing brings it back; but where it is lost before its enqueue was answered, that
+            // is carried out again, as another job. The level is no help: of an answer for jobs of several queues it
+            // is the highest.
+            let is_later = |acked: &Token| acked.id == token.id && acked.attempt < token.attempt;
+            entry.acked.iter().any(is_later)
+        } else {
+            level >= self.survives && token.attempt > acked
+        };
         let text = || format!("back after the ack of attempt {acked} was confirmed as {level}");
-        (attempt > acked).then(|| (Wrong::Back, text()))
+        is_back.then(|| (Wrong::Back, text()))
     }
 
     /// Compares, when the server is empty and everybody is quiet, and begins a new round.

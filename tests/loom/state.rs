@@ -4,8 +4,9 @@ use ackring::engine::slab::Slab;
 use ackring::engine::slot::{Fields, Phase, QUEUED, StateWord};
 use ackring::engine::transition::Popped;
 use ackring::log::LogPosition;
+use ackring::log::tail::Tail;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 use loom::thread;
 
 fn model(body: impl Fn() + Send + Sync + 'static) {
@@ -99,6 +100,44 @@ fn a_settlement_and_the_end_of_the_lease_do_not_both_happen() {
             (state.phase(), found.at_ms),
             (expected, if acked { 1 } else { 2 })
         );
+    });
+}
+
+/// A job's records stand in the order of their claims, and the last one holds: a copy that stands behind a settlement
+/// must not tell how the job stood before it.
+#[test]
+fn a_copy_behind_a_settlement_in_the_log_tells_what_the_settlement_did() {
+    const LEN: u32 = 32;
+    model(|| {
+        let (slab, word) = with_job(Phase::Leased, 0);
+        let tail = Arc::new(Tail::new(LogPosition::new(1, 64)));
+        let settler = {
+            let (slab, tail) = (slab.clone(), tail.clone());
+            thread::spawn(move || {
+                let before = take_leased(&slab, word.generation(), 1).unwrap();
+                fence(Ordering::Release);
+                let at = tail.claim(LEN, 1 << 20).unwrap();
+                let slot = slab.slot(0);
+                slot.write_changes(&fields(2));
+                slot.publish(before.with_phase(Phase::Ready).with(QUEUED));
+                at
+            })
+        };
+        let slot = slab.slot(0);
+        let copy = slot.snapshot().and_then(|(word, fields)| {
+            let at = tail.claim(LEN, 1 << 20).unwrap();
+            slot.is_still(word, fields.at_ms).then_some((at, word, fields))
+        });
+        let settled_at = settler.join().unwrap();
+        if let Some((at, word, fields)) = copy {
+            let told = (word.phase(), fields.at_ms);
+            let expected = if at > settled_at {
+                (Phase::Ready, 2)
+            } else {
+                (Phase::Leased, 1)
+            };
+            assert_eq!(told, expected);
+        }
     });
 }
 

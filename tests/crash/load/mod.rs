@@ -27,6 +27,9 @@ pub const CHILDREN: &str = "children";
 
 const WORKERS: usize = 4;
 
+/// How long leases last here, in milliseconds.
+pub const LEASE_MS: u64 = 1_000;
+
 /// Enqueued to be on the disk, but the steps that end them are only written.
 pub const LOOSE_STEPS: &str = "loose-steps";
 /// Their children.
@@ -56,7 +59,7 @@ fn options(name: &str) -> QueueOptions {
     QueueOptions {
         durability: level_of(name),
         // Short, so that jobs of workers that vanished come again soon; leases run out under load, too.
-        lease_ms: 1_000,
+        lease_ms: LEASE_MS as u32,
         // Few where jobs are to die now and then; they are redriven.
         max_attempts: if name == WRITTEN { 3 } else { 1_000 },
         backoff: Backoff::List(vec![0, 5, 20]),

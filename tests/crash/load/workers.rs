@@ -191,7 +191,7 @@ fn settled(shared: &Shared, acks: &Acks, applied: &Applied) {
             .find(|item| item.position as usize == *position);
         match item.map(|item| item.code) {
             None | Some(ErrorCode::AlreadySettled) => {
-                shared.ledger.acked(*stamp, token.attempt, *last_before, level);
+                shared.ledger.acked(*stamp, *token, *last_before, level);
             }
             Some(ErrorCode::LeaseLost | ErrorCode::JobNotFound) => shared.ledger.not_acked(*stamp),
             Some(code) => shared
@@ -224,9 +224,7 @@ fn step(shared: &Shared, client: &Client, children: &QueueHandle, delivery: &Del
             shared
                 .ledger
                 .confirmed(child, applied.ids.first().copied(), level);
-            shared
-                .ledger
-                .acked(stamp, delivery.token().attempt, before, level);
+            shared.ledger.acked(stamp, delivery.token(), before, level);
         }
         Err(error) => {
             let refused =
