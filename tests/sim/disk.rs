@@ -155,6 +155,8 @@ struct State {
     /// What the caches held when the machine stopped.
     frozen: Option<Vec<Vec<u8>>>,
     fail_sync_in: Option<u64>,
+    /// Another after each power cut.
+    machine: u128,
     counters: Counters,
 }
 
@@ -446,6 +448,7 @@ impl State {
 
     fn power_cut(&mut self, names: &[bool], mut fate: impl FnMut(&mut Rng, usize, usize) -> Fate) {
         self.counters.power_cuts += 1;
+        self.machine += 1;
         let caches = self.caches();
         let mut kept = self.synced_names.clone();
         for (change, is_kept) in self.unsynced_names.drain(..).zip(names) {
@@ -541,6 +544,7 @@ impl SimDisk {
             die_at: None,
             frozen: None,
             fail_sync_in: None,
+            machine: 1,
             counters: Counters::default(),
         })))
     }
@@ -698,6 +702,7 @@ impl SimDisk {
             die_at: None,
             frozen,
             fail_sync_in: None,
+            machine: state.machine,
             counters: Counters::default(),
         })))
     }
@@ -781,6 +786,10 @@ impl Disk for SimDisk {
         let mut state = self.state();
         bytes.fill_with(|| state.rng.draw() as u8);
         Ok(())
+    }
+
+    fn machine(&self) -> Option<[u8; 16]> {
+        Some(self.state().machine.to_le_bytes())
     }
 }
 
