@@ -111,7 +111,7 @@ impl Peer {
     fn new(session: u128) -> Self {
         let mut peer = Self {
             line: Shared::default(),
-            decoder: FrameDecoder::new(u32::MAX & !7),
+            decoder: FrameDecoder::new(u32::MAX - 7),
             number: 0,
         };
         let hello = Hello {
