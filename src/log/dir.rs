@@ -11,6 +11,7 @@ use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::file_system::failed;
 use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentCount, SegmentHeader};
+use crate::log::witness::{NO_MACHINE, Voucher, Witness};
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -22,6 +23,8 @@ const UNFINISHED_SUFFIX: &str = ".unfinished";
 const DAMAGED_SUFFIX: &str = ".damaged";
 /// Says how many segment files there are: of the one made last no other header knows yet.
 const COUNT_NAME: &str = "segments";
+/// Says in which run of the machine the log was written last.
+const VOUCHER_NAME: &str = "machine";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -31,6 +34,7 @@ static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 pub(super) struct Directory {
     path: PathBuf,
     disk: Box<dyn DiskDirectory>,
+    machine: Option<[u8; 16]>,
 }
 
 /// A segment file as found. It is not kept open: a log may have more files than a process may open at once.
@@ -58,6 +62,7 @@ impl Directory {
         Ok(Self {
             path: path.to_owned(),
             disk: disk.lock(path, to_write)?,
+            machine: disk.machine(),
         })
     }
 
@@ -145,19 +150,22 @@ impl Directory {
         write().map_err(failed("write", &self.path.join(name)))
     }
 
-    /// Writes over what the disk does not give back, so that it does again.
+    /// Writes zeros over what does not count, or what the disk does not give back, so that it does again.
     pub(super) fn blank(&self, segment: &FoundSegment, range: Range<u32>) -> Result<(), OpenError> {
         let write = || {
             let file = self.disk.open(file_name(&segment.path)?, true)?;
             write_zeros(&*file, u64::from(range.start), u64::from(range.end))
         };
-        write().map_err(failed("write over what cannot be read in", &segment.path))
+        write().map_err(failed("write over what does not count in", &segment.path))
     }
 
     /// Waits until everything that was ever written to a segment's file is on the disk.
     pub(super) fn sync_file(&self, segment: &FoundSegment) -> Result<(), OpenError> {
         let file = self.reopen(segment)?;
-        file.sync_data().map_err(failed("sync", &segment.path))
+        file.sync_data().map_err(|error| {
+            self.disown();
+            failed("sync", &segment.path)(error)
+        })
     }
 
     fn reopen(&self, segment: &FoundSegment) -> Result<Box<dyn DiskFile>, OpenError> {
@@ -210,12 +218,74 @@ impl Directory {
 
     /// Writes down how many segment files there are, by name and on the disk.
     pub(super) fn count_segments(&self, count: SegmentCount) -> io::Result<()> {
-        let (file, is_new) = match self.disk.open(COUNT_NAME, true) {
+        self.write_small(COUNT_NAME, &count.encode())
+    }
+
+    /// Who vouches for what a start of the log wrote and did not sync.
+    pub(super) fn witness(&self) -> Result<Witness, OpenError> {
+        let Some(machine) = self.machine else {
+            return Ok(Witness::Unknown);
+        };
+        match self.voucher() {
+            Ok(Some(voucher)) => Ok(Witness::Start {
+                voucher,
+                goes_on: voucher.machine == machine,
+            }),
+            Ok(None) => Ok(Witness::Nobody),
+            // Of an older program, or its first start died before it served anybody.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Witness::Unknown),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof || is_unreadable(&error) => {
+                Ok(Witness::Nobody)
+            }
+            Err(error) => Err(failed("read", &self.path.join(VOUCHER_NAME))(error)),
+        }
+    }
+
+    fn voucher(&self) -> io::Result<Option<Voucher>> {
+        let mut bytes = [0; Voucher::LEN];
+        self.disk
+            .open(VOUCHER_NAME, false)?
+            .read_exact_at(&mut bytes, 0)?;
+        Ok(Voucher::parse(&bytes))
+    }
+
+    /// Writes down which run of the machine this start of the log is in, by name and on the disk.
+    pub(super) fn vouch(&self, log_id: [u8; 16], boot: u32) -> io::Result<()> {
+        let Some(machine) = self.machine else {
+            return Ok(());
+        };
+        let voucher = Voucher {
+            log_id,
+            machine,
+            boot,
+        };
+        match self.write_small(VOUCHER_NAME, &voucher.encode()) {
+            // Then what a killed writer left of it is taken for a power cut's work, which is no reason not to serve.
+            Err(error) if may_pass(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// A sync failed: what was written before may be gone although the machine goes on.
+    pub(super) fn disown(&self) {
+        let Ok(Some(voucher)) = self.voucher() else { return };
+        let voucher = Voucher {
+            machine: NO_MACHINE,
+            ..voucher
+        };
+        // Best effort; not synced, as it is to be read by who comes next on this machine, and the disk fails.
+        let file = self.disk.open(VOUCHER_NAME, true);
+        let _ = file.and_then(|file| file.write_all_at(&voucher.encode(), 0));
+    }
+
+    /// Writes a file of a few bytes, within a sector, by name and on the disk.
+    fn write_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let (file, is_new) = match self.disk.open(name, true) {
             Ok(file) => (file, false),
-            Err(error) if error.kind() == ErrorKind::NotFound => (self.disk.create(COUNT_NAME)?, true),
+            Err(error) if error.kind() == ErrorKind::NotFound => (self.disk.create(name)?, true),
             Err(error) => return Err(error),
         };
-        file.write_all_at(&count.encode(), 0)?;
+        file.write_all_at(bytes, 0)?;
         file.sync_data()?;
         if is_new { self.disk.sync() } else { Ok(()) }
     }

@@ -24,6 +24,12 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The system has none.
     fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// What tells this run of the machine from all others. As long as it is the same, files hold all that was written
+    /// to them, synced or not. `None` where nobody can tell.
+    fn machine(&self) -> Option<[u8; 16]> {
+        None
+    }
 }
 
 /// A locked directory; dropping it gives the lock back. Names are those of files in it.

@@ -12,6 +12,7 @@ use crate::log::record::{
     BadRange, DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentCount, SegmentHeader,
 };
 use crate::log::recover::{Recovery, Verdict};
+use crate::log::witness::find_cut;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub(super) struct Examined {
     pub(super) missing: Vec<u32>,
     /// What the records say. Its flaws are among the corruptions.
     pub(super) verdict: Verdict,
+    /// Where the log was found to end although something stands behind, see [`witness`](crate::log::witness).
+    pub(super) cut: Option<LogPosition>,
     /// Not empty: the log must be refused, unless it is to be salvaged.
     pub(super) corruptions: Vec<Corruption>,
 }
@@ -89,14 +92,20 @@ pub(super) fn examine(
         bytes_total: examined.used.iter().map(|segment| segment.file.len).sum(),
         ..ReadProgress::default()
     };
+    let cut = find_cut(directory, &examined.used)?;
     let mut recovery = Recovery::default();
     let mut buffer = Vec::new();
-    for segment in &mut examined.used {
+    let does_count = |segment: &&mut UsedSegment| cut.is_none_or(|cut| segment.sequence() <= cut.sequence());
+    for segment in examined.used.iter_mut().take_while(does_count) {
         if visitor.progress(&progress) == ControlFlow::Break(()) {
             return Ok(None);
         }
         let segment_bytes = segment.header.segment_bytes.get();
         segment.unreadable = directory.read(&segment.file, segment_bytes, &mut buffer)?;
+        if let Some(cut) = cut.filter(|cut| cut.sequence() == segment.sequence()) {
+            let end = buffer.len();
+            buffer[(cut.offset() as usize).min(end)..].fill(0);
+        }
         for range in &segment.unreadable {
             recovery.unreadable(in_segment(segment.header.sequence.get(), range));
         }
@@ -111,6 +120,7 @@ pub(super) fn examine(
         return Ok(None);
     }
     examined.verdict = recovery.finish();
+    examined.take_cut(cut);
     examined.take_flaws(directory);
     Ok(Some(examined))
 }
@@ -148,6 +158,7 @@ impl Examined {
             files: 0,
             missing: Vec::new(),
             verdict: Verdict::default(),
+            cut: None,
             corruptions: Vec::new(),
         };
         let mut damaged = Vec::new();
@@ -337,6 +348,17 @@ impl Examined {
                 files,
             }),
             files,
+        }
+    }
+
+    /// The log ends there; segments behind it were not looked at.
+    fn take_cut(&mut self, cut: Option<LogPosition>) {
+        self.cut = cut;
+        let verdict = &mut self.verdict;
+        verdict.torn_tail |= cut.is_some();
+        for segment in &self.used {
+            verdict.boot_max = verdict.boot_max.max(segment.header.boot.get());
+            verdict.sequence_max = verdict.sequence_max.max(segment.sequence());
         }
     }
 

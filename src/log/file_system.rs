@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "lock";
+/// Drawn anew whenever the machine starts.
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The file system of this machine.
 #[derive(Debug)]
@@ -49,6 +51,13 @@ fn make_directory(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// 32 hexadecimal digits, whatever stands between them.
+fn parse_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let number = u128::from_str_radix(&digits, 16).ok()?;
+    (digits.len() == 32).then(|| number.to_be_bytes())
 }
 
 impl Disk for FileSystem {
@@ -91,6 +100,10 @@ impl Disk for FileSystem {
 
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(io::Error::other)
+    }
+
+    fn machine(&self) -> Option<[u8; 16]> {
+        parse_id(&fs::read_to_string(BOOT_ID_PATH).ok()?)
     }
 }
 

@@ -30,6 +30,7 @@ mod sync;
 mod table;
 #[doc(hidden)]
 pub mod tail;
+mod witness;
 
 pub use claim::Claim;
 pub use config::{LogConfig, Room};

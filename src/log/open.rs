@@ -167,6 +167,15 @@ impl Log {
         self.sync().map_err(refused)?;
         Ok(())
     }
+
+    /// Notes, before anybody is served, on which machine this start writes.
+    fn vouch(&self) -> Result<(), OpenError> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let vouched = directory.vouch(self.log_id, self.boot);
+        vouched.map_err(failed("write the machine's name in", directory.path()))
+    }
 }
 
 impl RecoveryReport {
@@ -255,6 +264,7 @@ impl Reading {
         let log = TakeOver::new(config, directory, &mut examined)?.finish(&examined.verdict, now_ms);
         let report = RecoveryReport::new(&examined);
         log.begin_boot(&start)?;
+        log.vouch()?;
         Ok((log, report))
     }
 
@@ -318,11 +328,17 @@ impl<'a> TakeOver<'a> {
             spare,
             files,
             verdict,
+            cut,
             ..
         } = &*examined;
         for segment in used {
             for range in &segment.unreadable {
                 directory.blank(&segment.file, range.clone())?;
+            }
+            if let Some(cut) = cut.filter(|cut| cut.sequence() == segment.sequence()) {
+                // What stands behind must not be there when a later start looks.
+                let rest = cut.offset()..segment.header.segment_bytes.get();
+                directory.blank(&segment.file, rest)?;
             }
         }
         // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old

@@ -296,6 +296,20 @@ impl Recovery {
             .push(Flaw::new(range, Damage::Unreadable, UNREADABLE));
     }
 
+    /// Of a boot that was taken in alone: the beginning of its first gap that has records behind it and is not known
+    /// to have been on the disk. `None` where there is no record at all. `is_oldest`: no boot was before it.
+    pub(crate) fn first_hole(&self, is_oldest: bool) -> Option<Option<LogPosition>> {
+        let boot = self.boots.last().filter(|boot| !boot.end.is_none())?;
+        // The record that opens a boot is on the disk before another is written: where it is gone, more is wrong than
+        // a stop of the machine explains.
+        let is_opening = |spot: &&Spot| !is_oldest && spot.gap.range.start == boot.first_place();
+        let mut holes = boot.spots.iter().filter(|spot| !spot.was_durable);
+        Some(match holes.next() {
+            Some(first) if is_opening(&first) => None,
+            first => first.map(|spot| spot.gap.range.start),
+        })
+    }
+
     fn check_order(&mut self, header: &SegmentHeader) {
         let (sequence, boot) = (header.sequence.get(), header.boot.get());
         let place = LogPosition::new(sequence, 0);

@@ -78,7 +78,14 @@ impl Log {
     /// After this nothing is confirmed any more, whatever a later call to the disk would answer: the pages that
     /// a failed sync did not write may be marked clean.
     pub(super) fn poison(&self, action: &str, error: &io::Error) -> LogError {
-        let _ = self.syncer.reason.set(format!("could not {action}: {error}"));
+        let is_first = self
+            .syncer
+            .reason
+            .set(format!("could not {action}: {error}"))
+            .is_ok();
+        if let Some(directory) = self.directory.as_ref().filter(|_| is_first) {
+            directory.disown();
+        }
         self.is_poisoned.store(true, Ordering::Release);
         self.poisoned_error()
     }

@@ -158,6 +158,8 @@ struct State {
     fail_sync_in: Option<u64>,
     /// What the system says instead of opening or making a file.
     opens_refused: Option<rustix::io::Errno>,
+    /// Another after each power cut.
+    machine: u128,
     counters: Counters,
 }
 
@@ -461,6 +463,7 @@ impl State {
 
     fn power_cut(&mut self, names: &[bool], mut fate: impl FnMut(&mut Rng, usize, usize) -> Fate) {
         self.counters.power_cuts += 1;
+        self.machine += 1;
         let caches = self.caches();
         let mut kept = self.synced_names.clone();
         for (change, is_kept) in self.unsynced_names.drain(..).zip(names) {
@@ -557,6 +560,7 @@ impl SimDisk {
             frozen: None,
             fail_sync_in: None,
             opens_refused: None,
+            machine: 1,
             counters: Counters::default(),
         })))
     }
@@ -720,6 +724,7 @@ impl SimDisk {
             frozen,
             fail_sync_in: None,
             opens_refused: None,
+            machine: state.machine,
             counters: Counters::default(),
         })))
     }
@@ -803,6 +808,10 @@ impl Disk for SimDisk {
         let mut state = self.state();
         bytes.fill_with(|| state.rng.draw() as u8);
         Ok(())
+    }
+
+    fn machine(&self) -> Option<[u8; 16]> {
+        Some(self.state().machine.to_le_bytes())
     }
 }
 

@@ -241,7 +241,7 @@ impl Oracle {
                 }
                 Some(ErrorCode::Duplicate) if id.0 != 0 => {
                     repeats = true;
-                    self.duplicate(*intent, id.0, level);
+                    self.duplicate(*intent, id.0, level, outcome.head.replayed);
                 }
                 // The one of then may be out of its window by now.
                 Some(ErrorCode::KeyConflict) if id.0 == 0 && outcome.head.replayed => {}
@@ -341,7 +341,7 @@ impl Oracle {
         let own = job.deliveries.iter().position(|own| own.attempt == attempt);
         if let Some((first, _)) = own.and_then(|own| job.deliveries[own].settled)
             && first != request
-            && !(settling.verb == Verb::Extend && sent <= self.requests[first].last_sent)
+            && !(settling.verb == Verb::Extend && sent <= self.settled_before(first))
         {
             broken!(
                 "settled-twice",
@@ -382,6 +382,12 @@ impl Oracle {
                 delivery.settled = Some((request, safe));
             }
         }
+    }
+
+    /// The request was carried out before that at the latest.
+    fn settled_before(&self, request: RequestRef) -> Event {
+        let record = &self.requests[request];
+        record.answered.max(record.last_sent)
     }
 
     fn lease_of(&self, id: u64) -> u32 {

@@ -55,6 +55,10 @@ impl Oracle {
                 );
             }
             job.born = job.born.or_safer(born);
+            let guessed = std::mem::replace(&mut job.intent, intent);
+            if guessed != intent {
+                self.exchange(guessed, intent);
+            }
             self.intents[intent].job = Some(id);
             return;
         }
@@ -96,6 +100,16 @@ impl Oracle {
             },
         );
         self.counts.accepted += 1;
+    }
+
+    /// A job that was seen before an answer told of it was taken for another's of the same content: that one has the
+    /// job that the right one was taken for, or none that is known.
+    fn exchange(&mut self, guessed: IntentRef, right: IntentRef) {
+        let other = self.intents[right].job.take();
+        self.intents[guessed].job = other;
+        if let Some(other) = other.and_then(|id| self.jobs.get_mut(&id)) {
+            other.intent = guessed;
+        }
     }
 
     /// The intent of a job that was seen and is not known by its id.

@@ -52,9 +52,16 @@ impl Oracle {
                 first.to_ms
             );
         }
+        let first_sent = self.requests[facts.request].first_sent;
         let may_be_deleted = self.requests.iter().any(|record| {
             matches!(record.ask, Ask::Delete(deleted) if deleted == queue)
-                && matches!(record.verdict, Verdict::Open | Verdict::Unknown)
+                && match record.verdict {
+                    Verdict::Open | Verdict::Unknown => true,
+                    // Carried out between the job and the answer that tells of it: on another connection that was
+                    // heard first.
+                    Verdict::Applied(_) => record.answered == 0 || record.answered > first_sent,
+                    Verdict::Unsent => false,
+                }
         });
         self.keys.push(Use {
             queue,
@@ -72,7 +79,13 @@ impl Oracle {
     }
 
     /// The answer was `DUPLICATE` with this id.
-    pub(super) fn duplicate(&mut self, intent: IntentRef, id: u64, named: Option<Durability>) {
+    pub(super) fn duplicate(
+        &mut self,
+        intent: IntentRef,
+        id: u64,
+        named: Option<Durability>,
+        replayed: bool,
+    ) {
         self.counts.duplicates += 1;
         let facts = self.intents[intent].clone();
         let Some(key) = facts.key else {
@@ -92,6 +105,14 @@ impl Oracle {
                 );
             }
         } else {
+            // A step keeps what it was answered, and of jobs that are not logged nothing else: an outcome of then may
+            // name one that went with the server, before anybody else heard of it for one.
+            let is_of_then = replayed
+                && facts.level == Durability::Memory
+                && self.requests[facts.request].first_sent < self.boot_event;
+            if is_of_then {
+                return;
+            }
             let gone = self
                 .keys
                 .iter()
@@ -105,7 +126,7 @@ impl Oracle {
             }
             let first = self.recognise(id, facts.stamp, facts.queue, "named by DUPLICATE");
             let safe = self.worth(first, named.unwrap_or(Durability::Memory));
-            self.learn(first, id, safe, false);
+            self.learn(first, id, safe, replayed);
             self.note_key(first, id, safe, true);
         }
         let first = self
