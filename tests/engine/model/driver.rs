@@ -562,6 +562,10 @@ impl Driver {
         if let Err(refusal) = answer {
             assert_eq!(refusal.code, ErrorCode::LogFull, "{refusal}");
             assert_eq!(tokens, []);
+            if late {
+                // What it found past its TTL it has ended, although it hands nothing out.
+                self.run_timers();
+            }
             return;
         }
         let mut logged = false;
