@@ -21,7 +21,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["base", "clock", "log", "engine", "wire"]),
     (
         "cli",
-        &["base", "clock", "log", "engine", "wire", "client", "server"],
+        &[
+            "base", "clock", "log", "engine", "embedded", "wire", "client", "server",
+        ],
     ),
 ];
 

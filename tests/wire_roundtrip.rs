@@ -590,3 +590,35 @@ fn small_requests_and_answers() {
     assert!(frame.header.is_push() && frame.header.is_error());
     assert_eq!(ErrorReply::decode(frame.body).unwrap().scope, 4);
 }
+
+#[test]
+fn requests_written_in_place_are_those_of_the_builders() {
+    let payloads: [&[u8]; 4] = [b"", b"seven..", b"eight...", b"nine....."];
+    let mut jobs = EnqueueBuilder::new();
+    payloads
+        .iter()
+        .for_each(|payload| jobs.push(payload, &JobOptions::default()));
+    let tokens = [7, 8].map(|id| Token {
+        id: JobId(id),
+        attempt: 3,
+    });
+    let mut acks = SettleBuilder::new();
+    tokens.iter().for_each(|token| acks.ack(*token, None));
+    // Behind something else, as in a buffer that is sent from.
+    let (mut built, mut in_place) = (vec![1; 24], vec![1; 24]);
+    compose::enqueue(&mut built, 3, 9, 5, Some(Durability::Synced), &jobs);
+    compose::settle(&mut built, 4, 10, &acks);
+    compose::enqueue_with(
+        &mut in_place,
+        3,
+        9,
+        5,
+        Some(Durability::Synced),
+        4,
+        |place, out| {
+            out.extend_from_slice(payloads[place]);
+        },
+    );
+    compose::ack_all(&mut in_place, 4, 10, &tokens);
+    assert_eq!(built, in_place);
+}

@@ -1,7 +1,7 @@
 //! What the command line looks like as a whole. The arguments of a subcommand stand in its own file.
 
 use super::exit::Failure;
-use super::{dead, job, log, push, queue, serve, stats, units, work};
+use super::{bench, dead, job, log, push, queue, serve, stats, units, work};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Dead(dead::Dead),
     /// Show what stands where, and what has happened, for every queue
     Stats(stats::Stats),
+    /// Measure how fast a server, or an engine in this process, is
+    Bench(bench::Bench),
     /// Check or print the log of a server that is not running
     #[command(subcommand)]
     Log(log::Log),

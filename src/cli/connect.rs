@@ -25,7 +25,11 @@ pub(crate) fn connect_patiently(global: &Global) -> Result<Client, Failure> {
     Ok(Client::connect(config)?)
 }
 
-fn config(global: &Global) -> Result<ClientConfig, Failure> {
+/// How to connect to the server that the arguments name.
+///
+/// # Errors
+/// Wrong usage when the address is none.
+pub(crate) fn config(global: &Global) -> Result<ClientConfig, Failure> {
     let mut config = ClientConfig::to(&global.server)?;
     config.name = concat!("ackring ", env!("CARGO_PKG_VERSION")).to_owned();
     config.request_timeout = global.timeout;

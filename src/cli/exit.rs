@@ -68,6 +68,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server is out of reach.
+    pub(crate) fn is_no_connection(&self) -> bool {
+        self.code == Code::NoConnection
+    }
+
     /// The same failure, with what was being done in front of it.
     pub(crate) fn while_doing(self, what: impl fmt::Display) -> Self {
         Self {

@@ -9,6 +9,7 @@
 )]
 
 mod args;
+mod bench;
 mod connect;
 mod dead;
 mod exit;
@@ -65,6 +66,7 @@ fn dispatch(global: &args::Global, command: Command) -> Done {
         Command::Job(job) => job::run(global, job),
         Command::Dead(dead) => dead::run(global, dead),
         Command::Stats(stats) => stats::run(global, &stats),
+        Command::Bench(bench) => bench::run(global, &bench),
         Command::Log(log) => log::run(global, log),
     }
 }

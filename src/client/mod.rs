@@ -20,6 +20,9 @@
 //!
 //! A thread behind the client reads, connects and keeps the connection alive (`keeper`); callers write their requests
 //! themselves (`outbox`) and sleep until the keeper brings the answer (`call`).
+//!
+//! [`Connection`] is for those who need the last of the speed and do the rest themselves: one thread, requests encoded
+//! where they are sent from, answers and jobs borrowed from where they were read; nothing is sent again.
 
 #![allow(
     clippy::disallowed_methods,
@@ -30,6 +33,7 @@ mod admin;
 mod answer;
 mod call;
 mod config;
+mod connection;
 mod delivery;
 mod error;
 mod hot;
@@ -39,17 +43,20 @@ mod numbers;
 mod outbox;
 mod pending;
 mod queue;
+mod requests;
 mod shared;
 mod socket;
 mod subscription;
 
 pub use admin::JobPage;
 pub use config::{ClientConfig, Reconnect, ServerAddress};
+pub use connection::{Connection, Event, Reading};
 pub use delivery::Delivery;
 pub use error::ClientError;
 pub use hot::Reserve;
 pub use pending::{Applied, Pending};
 pub use queue::QueueHandle;
+pub use requests::Requests;
 pub use subscription::{Subscription, Window};
 
 use crate::base::code::{ErrorCode, Refusal};
@@ -76,10 +83,7 @@ impl Client {
     /// [`ClientError::NoConnection`] when it cannot be reached within the connect timeout,
     /// [`ClientError::Refused`] or [`ClientError::Protocol`] when the two do not fit together.
     pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let session = match config.session {
-            Some(session) => session,
-            None => random_session()?,
-        };
+        let session = Self::session_of(&config)?;
         let link = Link::open(&config, session).map_err(|no_link| no_link.into_error(&config))?;
         let shared = Arc::new(Shared::new(config, session, link.welcome.clone()));
         let (sharing, no_thread) = (shared.clone(), |error: std::io::Error| {
@@ -96,6 +100,11 @@ impl Client {
             shared,
             keeper: Some(keeper),
         })
+    }
+
+    /// The session that the configuration names, or a new one.
+    pub(crate) fn session_of(config: &ClientConfig) -> Result<u128, ClientError> {
+        config.session.map_or_else(random_session, Ok)
     }
 
     /// The session under which requests are numbered.

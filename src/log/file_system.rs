@@ -3,7 +3,7 @@
 use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::region::Region;
-use rustix::fs::{Advice, FlockOperation};
+use rustix::fs::{Advice, FlockOperation, OFlags};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -27,6 +27,18 @@ struct LockedDirectory {
 
 #[derive(Debug)]
 struct OpenFile(File);
+
+/// Opens a file of the log. Whatever else somebody has put in its place is refused: a pipe, for one, would be waited for
+/// without end.
+fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // For a regular file this flag means nothing.
+    let file = options.custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
 
 /// Wraps what the system answered in what was being done.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -68,17 +80,12 @@ impl Disk for FileSystem {
         }
         let handle = File::open(path).map_err(failed("open the log directory", path))?;
         let lock_path = path.join(LOCK_NAME);
-        let lock = if to_write {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&lock_path)
-        } else {
-            File::open(&lock_path)
-        };
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if to_write {
+            options.write(true).create(true).truncate(false).mode(0o600);
+        }
+        let lock = open_file(&mut options, &lock_path);
         let lock = lock.map_err(failed("open the lock file", &lock_path))?;
         let operation = if to_write {
             FlockOperation::NonBlockingLockExclusive
@@ -118,19 +125,19 @@ impl DiskDirectory for LockedDirectory {
 
     fn open(&self, name: &str, to_write: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(to_write).open(self.path.join(name))?;
+        let file = open_file(options.read(true).write(to_write), &self.path.join(name))?;
         Ok(Box::new(OpenFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        let file = options
+        options
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o600)
-            .open(self.path.join(name))?;
+            .mode(0o600);
+        let file = open_file(&mut options, &self.path.join(name))?;
         Ok(Box::new(OpenFile(file)))
     }
 

@@ -3,12 +3,14 @@
 //! `number` is the request's number in the session, 0 for none; `queue` and `queues` are handles.
 
 use crate::base::batch::{EnqueueBuilder, SettleBuilder};
-use crate::base::job::{JobId, JobState};
+use crate::base::entry::{EnqueueEntry, SettleEntry, Verb, pad8};
+use crate::base::job::{JobId, JobState, Token};
 use crate::base::queue::{Durability, QueueOptions};
 use crate::wire::frame::{FrameWriter, Header};
 use crate::wire::op::Op;
 use crate::wire::queue as layout;
-use zerocopy::FromBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 fn begin(out: &mut Vec<u8>, op: Op, correlation: u32) -> FrameWriter<'_> {
     FrameWriter::begin(out, op as u16, 0, correlation, 0)
@@ -90,6 +92,40 @@ pub fn enqueue(
     frame.finish();
 }
 
+/// ENQUEUE of `count` jobs without options, written where they are sent from: `fill` is called with each position and
+/// appends that job's payload to the buffer. It must only append.
+pub fn enqueue_with(
+    out: &mut Vec<u8>,
+    correlation: u32,
+    number: u64,
+    queue: u32,
+    durability: Option<Durability>,
+    count: usize,
+    mut fill: impl FnMut(usize, &mut Vec<u8>),
+) {
+    let flags = durability.map_or(0, |level| level as u8);
+    let mut frame = FrameWriter::begin(out, Op::Enqueue as u16, flags, correlation, queue);
+    frame.put_u64(number);
+    frame.put_u32(count as u32);
+    frame.put_u32(0);
+    let out = frame.out();
+    let entries = out.len();
+    let bodies = entries + count * EnqueueEntry::LEN;
+    out.resize(bodies, 0);
+    for position in 0..count {
+        let body = out.len();
+        fill(position, out);
+        let len = out.len() - body;
+        // Bodies begin at multiples of 8 from the first one, wherever in the buffer that is.
+        out.resize(body + pad8(len), 0);
+        let mut entry = EnqueueEntry::new_zeroed();
+        entry.payload_len = U32::new(u32::try_from(len).unwrap_or(u32::MAX));
+        let place = entries + position * EnqueueEntry::LEN;
+        out[place..place + EnqueueEntry::LEN].copy_from_slice(entry.as_bytes());
+    }
+    frame.finish();
+}
+
 /// What RESERVE asks for; the fields are those of [`ReserveRequest`](crate::wire::ReserveRequest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "documented where the server reads them")]
@@ -123,6 +159,26 @@ pub fn settle(out: &mut Vec<u8>, correlation: u32, number: u64, batch: &SettleBu
     frame.put_u32(batch.count() as u32);
     frame.put_u32(0);
     batch.write_to(frame.out());
+    frame.finish();
+}
+
+/// SETTLE that acks all of them, without results.
+pub fn ack_all(out: &mut Vec<u8>, correlation: u32, number: u64, tokens: &[Token]) {
+    out.reserve(Header::LEN + 16 + tokens.len() * SettleEntry::LEN);
+    let mut frame = begin(out, Op::Settle, correlation);
+    frame.put_u64(number);
+    frame.put_u32(tokens.len() as u32);
+    frame.put_u32(0);
+    for token in tokens {
+        let entry = SettleEntry {
+            id: U64::new(token.id.0),
+            arg: U32::new(0),
+            attempt: U16::new(token.attempt),
+            verb: Verb::Ack as u8,
+            flags: 0,
+        };
+        frame.put(entry.as_bytes());
+    }
     frame.finish();
 }
 

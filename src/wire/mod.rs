@@ -24,4 +24,4 @@ pub use job::status_len;
 pub use op::Op;
 pub use queue::STATES_ALL;
 pub use request::{Request, ReserveRequest, SubscribeRequest};
-pub use response::{Outcome, OutcomeHead, Reply};
+pub use response::{Outcome, OutcomeHead, OutcomeView, Reply};

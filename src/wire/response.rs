@@ -157,6 +157,59 @@ pub fn connection_error(out: &mut Vec<u8>, refusal: &Refusal) {
     .error(out, refusal);
 }
 
+/// An outcome read in place.
+#[derive(Clone, Copy)]
+pub struct OutcomeView<'a> {
+    /// Level, replay and count.
+    pub head: OutcomeHead,
+    ids: &'a [U64],
+    items: &'a [ItemEntry],
+}
+
+impl<'a> OutcomeView<'a> {
+    /// Reads the body of an answer.
+    ///
+    /// # Errors
+    /// `MALFORMED` when it is no such body, or tells of a code that this version does not know.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+        let mut fields = Fields::new(body);
+        let level = match fields.u8()? {
+            0 => None,
+            level => Some(Durability::from_u8(level).ok_or_else(|| malformed("an unknown durability"))?),
+        };
+        let replayed = fields.u8()? & REPLAYED != 0;
+        fields.zeros(2)?;
+        let count = fields.u32()?;
+        let id_count = fields.u32()? as usize;
+        let item_count = fields.u32()? as usize;
+        let ids = fields.entries::<U64>(id_count)?;
+        let items = fields.entries::<ItemEntry>(item_count)?;
+        fields.end()?;
+        if items.iter().any(|item| item_error(item).is_none()) {
+            return Err(malformed("an unknown code"));
+        }
+        Ok(Self {
+            head: OutcomeHead {
+                level,
+                replayed,
+                count,
+            },
+            ids,
+            items,
+        })
+    }
+
+    /// ENQUEUE and STEP: the job of each position; `JobId(0)` where there is none.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = JobId> + use<'a> {
+        self.ids.iter().map(|id| JobId(id.get()))
+    }
+
+    /// The positions that did not go the plain way.
+    pub fn items(&self) -> impl Iterator<Item = ItemError> + use<'a> {
+        self.items.iter().filter_map(item_error)
+    }
+}
+
 /// What a request changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -169,49 +222,24 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Reads the body of an answer.
+    /// As [`OutcomeView::parse`], copied out.
     ///
     /// # Errors
-    /// `MALFORMED` when it is no such body, or tells of a code that this version does not know.
+    /// As there.
     pub fn decode(body: &[u8]) -> Result<Self, Refusal> {
-        let mut fields = Fields::new(body);
-        let level = match fields.u8()? {
-            0 => None,
-            level => Some(Durability::from_u8(level).ok_or_else(|| malformed("an unknown durability"))?),
-        };
-        let replayed = fields.u8()? & REPLAYED != 0;
-        fields.zeros(2)?;
-        let count = fields.u32()?;
-        let id_count = fields.u32()? as usize;
-        let item_count = fields.u32()? as usize;
-        let ids = fields
-            .entries::<U64>(id_count)?
-            .iter()
-            .map(|id| JobId(id.get()))
-            .collect();
-        let items = fields
-            .entries::<ItemEntry>(item_count)?
-            .iter()
-            .map(item_error)
-            .collect::<Result<_, _>>()?;
-        fields.end()?;
+        let view = OutcomeView::parse(body)?;
         Ok(Self {
-            head: OutcomeHead {
-                level,
-                replayed,
-                count,
-            },
-            ids,
-            items,
+            head: view.head,
+            ids: view.ids().collect(),
+            items: view.items().collect(),
         })
     }
 }
 
-fn item_error(entry: &ItemEntry) -> Result<ItemError, Refusal> {
-    let code = ErrorCode::from_u16(entry.code.get()).ok_or_else(|| malformed("an unknown code"))?;
-    Ok(ItemError {
+fn item_error(entry: &ItemEntry) -> Option<ItemError> {
+    Some(ItemError {
         position: entry.position.get(),
-        code,
+        code: ErrorCode::from_u16(entry.code.get())?,
     })
 }
 

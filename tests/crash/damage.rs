@@ -99,6 +99,37 @@ fn a_log_with_a_file_of_its_own_past_is_refused_and_salvaged() {
     expect_salvage(&home, 150..300);
 }
 
+/// A pipe in a file's place was waited for without end, by a server and by `log verify`.
+#[test]
+fn a_log_with_a_pipe_for_a_file_is_refused_at_once() {
+    let home = logs();
+    for name in ["00000002.segment", "segments", "lock"] {
+        let path = home.path("data").join(name);
+        let aside = home.path("aside");
+        fs::rename(&path, &aside).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let serve = home.serve_command("data", &["--segment-bytes", "64KiB"]);
+        let verify = home.command(["log", "verify", "data"]);
+        for command in [serve, verify] {
+            let ran = run(command, b"").expect(1);
+            let says_why = ran.stderr.contains(name) && ran.stderr.contains("not a regular file");
+            assert!(says_why, "{ran:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+    let server = super::cli::Server::start(home.serve_command("data", &["--segment-bytes", "64KiB"]));
+    assert_eq!(home.stats("q")["ready"], 300);
+    server.kill();
+}
+
 #[test]
 fn a_log_with_a_file_gone_is_refused_and_salvaged() {
     let home = logs();

@@ -43,7 +43,7 @@ pub struct Entry {
     /// The attempt whose ack was confirmed, and how safely.
     over: Option<(u16, Durability)>,
     /// All acks that were confirmed: of several ids only where a job may be lost, and enqueued again.
-    acked: Vec<Token>,
+    acked: Vec<(Token, Durability)>,
     /// Acks on their way, or whose outcome was never told.
     acks_open: u32,
 }
@@ -208,7 +208,7 @@ impl Ledger {
         let wrong = self.with(stamp, |entry| {
             entry.acks_open -= 1;
             entry.over = entry.over.max(Some((attempt, level)));
-            entry.acked.push(token);
+            entry.acked.push((token, level));
             if level_of(&entry.queue) < self.survives {
                 // The reserve of a later attempt may be forgotten, and then the earlier one is current again.
                 return None;
@@ -262,11 +262,14 @@ impl Ledger {
     fn back_after_ack(&self, entry: &Entry, token: Token) -> Option<(Wrong, String)> {
         let (acked, level) = entry.over?;
         let is_back = if level_of(&entry.queue) == Durability::Memory {
-            // Not in the log, so nothing brings it back; but where it is lost before its enqueue was answered, that
-            // is carried out again, as another job. The level is no help: of an answer for jobs of several queues it
-            // is the highest.
-            let is_later = |acked: &Token| acked.id == token.id && acked.attempt < token.attempt;
-            entry.acked.iter().any(is_later)
+            // Where it is lost before its enqueue was answered, that is carried out again, as another job; the level is
+            // no help there: of an answer for jobs of several queues it is the highest. The same job comes back only
+            // where it is in the log, its enqueue having asked for that, and its ack is not as safe as all that.
+            let is_volatile = entry.confirmed == Some(Durability::Memory);
+            entry.acked.iter().any(|(acked, level)| {
+                let is_later = acked.id == token.id && acked.attempt < token.attempt;
+                is_later && (is_volatile || *level >= self.survives)
+            })
         } else {
             level >= self.survives && token.attempt > acked
         };

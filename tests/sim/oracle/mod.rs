@@ -162,8 +162,8 @@ struct QueueFacts {
     paused: Option<Event>,
     pauses: BTreeSet<RequestRef>,
     resumes: BTreeSet<RequestRef>,
-    /// When the last of them was sent, or answered: until then it may have been applied.
-    resume_seen: Event,
+    /// When one of them was last sent or answered.
+    resume_at: Event,
 }
 
 /// See the [module](self).
@@ -235,7 +235,7 @@ impl Oracle {
             paused: None,
             pauses: BTreeSet::new(),
             resumes: BTreeSet::new(),
-            resume_seen: 0,
+            resume_at: 0,
         };
         Self {
             trace,

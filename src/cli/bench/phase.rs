@@ -1,0 +1,287 @@
+//! One run of the load, warm-up or the one that counts: what its threads share, and how it ends.
+
+use super::latency::Latency;
+use super::ledger::Ledger;
+use super::pace::{End, Pace};
+use super::plan::{Plan, Shape};
+use super::progress::Progress;
+use crate::cli::exit::Failure;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+};
+use std::sync::{Barrier, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The longest that a thread waits for something to read before it looks whether the load is over.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// How often the progress bar moves.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// Which jobs were confirmed, and which were delivered.
+pub(super) struct Books {
+    pub(super) sent: Ledger,
+    pub(super) came: Ledger,
+}
+
+impl Books {
+    pub(super) fn new() -> Self {
+        Self {
+            sent: Ledger::new(),
+            came: Ledger::new(),
+        }
+    }
+}
+
+/// What one thread has done.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Jobs in requests that were refused or not answered.
+    pub(super) errors: u64,
+    /// Jobs that came more than once.
+    pub(super) repeated: u64,
+    /// Jobs that came.
+    pub(super) delivered: u64,
+    /// Bytes sent and received.
+    pub(super) bytes: (u64, u64),
+    /// From when it was sent, or should have been, to the delivery; or for shapes without one, to the answer.
+    pub(super) latency: Latency,
+    /// To the confirmation of an enqueue, where that is not the latency.
+    pub(super) confirm: Latency,
+    /// Why the thread gave up.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Tally {
+    pub(super) fn merge(&mut self, other: Tally) {
+        self.errors += other.errors;
+        self.repeated += other.repeated;
+        self.delivered += other.delivered;
+        self.bytes.0 += other.bytes.0;
+        self.bytes.1 += other.bytes.1;
+        self.latency.merge(other.latency);
+        self.confirm.merge(other.confirm);
+        self.failure = self.failure.take().or(other.failure);
+    }
+}
+
+/// What the threads of a run share.
+pub(super) struct Phase<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) books: &'a Books,
+    pub(super) pace: Pace,
+    /// Ends it early, on a signal for instance.
+    pub(super) abort: &'a AtomicBool,
+    /// Jobs that were in the queues before it began.
+    preloaded: u64,
+    /// Whether jobs are stamped with the time; those from before the start carry none that means anything.
+    pub(super) stamps: bool,
+    accepted: AtomicU64,
+    acked: AtomicU64,
+    producing: AtomicUsize,
+    working: AtomicUsize,
+    /// When the last job that counts was done, in nanoseconds from the start.
+    ended_ns: AtomicU64,
+    start: OnceLock<Instant>,
+    barrier: Barrier,
+}
+
+/// What a run came to.
+pub(super) struct Ran {
+    pub(super) tally: Tally,
+    pub(super) seconds: f64,
+    pub(super) accepted: u64,
+    pub(super) acked: u64,
+    /// Jobs that producers were told to send.
+    pub(super) target: u64,
+    /// The threads got to the end instead of giving up.
+    pub(super) is_whole: bool,
+}
+
+/// A thread of a run.
+pub(super) enum Role {
+    Producer,
+    Worker(usize),
+}
+
+impl<'a> Phase<'a> {
+    /// A run of the plan's shape over jobs from `preloaded` on.
+    pub(super) fn new(
+        plan: &'a Plan,
+        books: &'a Books,
+        end: End,
+        preloaded: u64,
+        abort: &'a AtomicBool,
+    ) -> Self {
+        let batch = if plan.shape == Shape::Echo { 1 } else { plan.batch };
+        Self {
+            plan,
+            books,
+            pace: Pace::new(preloaded, end, batch, plan.rate),
+            abort,
+            preloaded,
+            stamps: true,
+            accepted: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            producing: AtomicUsize::new(plan.producers),
+            working: AtomicUsize::new(plan.workers),
+            ended_ns: AtomicU64::new(0),
+            start: OnceLock::new(),
+            barrier: Barrier::new(plan.producers + plan.workers + 1),
+        }
+    }
+
+    /// Waits until all threads are connected and the clock starts.
+    pub(super) fn ready(&self) {
+        self.barrier.wait();
+        self.barrier.wait();
+    }
+
+    /// Nanoseconds since the start.
+    #[inline]
+    pub(super) fn now_ns(&self) -> u64 {
+        let start = self.start.get();
+        start.map_or(0, |start| start.elapsed().as_nanos() as u64)
+    }
+
+    /// Jobs were confirmed.
+    pub(super) fn accept(&self, count: u64) {
+        self.accepted.fetch_add(count, Relaxed);
+    }
+
+    /// Acks of jobs were confirmed.
+    pub(super) fn ack(&self, count: u64, now_ns: u64) {
+        let before = self.acked.fetch_add(count, AcqRel);
+        // What drains a backlog afterwards no longer counts.
+        if before < self.counted().unwrap_or(u64::MAX) {
+            self.ended_ns.fetch_max(now_ns, Relaxed);
+        }
+    }
+
+    /// How many jobs are to be done, if that is known beforehand.
+    fn counted(&self) -> Option<u64> {
+        match (self.plan.shape, self.plan.end) {
+            (Shape::Reserve, _) => Some(self.preloaded - self.plan.backlog),
+            _ => self.pace.jobs(),
+        }
+    }
+
+    /// Whether more is under way than a closed loop may have.
+    pub(super) fn is_deep(&self) -> bool {
+        self.plan.workers > 0 && self.pace.taken().saturating_sub(self.acked.load(Relaxed)) >= self.plan.depth
+    }
+
+    /// Whether the threads are to stop where they are.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.abort.load(Relaxed)
+    }
+
+    /// Whether workers have nothing more to wait for.
+    pub(super) fn is_drained(&self) -> bool {
+        let produced = self.producing.load(Acquire) == 0;
+        produced && self.acked.load(Relaxed) >= self.preloaded + self.accepted.load(Relaxed)
+    }
+
+    fn produced(&self, failed: bool) {
+        if !failed {
+            self.ended_ns.fetch_max(self.now_ns(), Relaxed);
+        }
+        self.producing.fetch_sub(1, AcqRel);
+    }
+
+    fn worked(&self, failed: bool) {
+        // Nobody is left to make room in the queues.
+        if self.working.fetch_sub(1, AcqRel) == 1 && failed {
+            self.abort.store(true, Relaxed);
+        }
+    }
+
+    /// Runs the threads to their end. `run` is what each of them does; `at_start` is called as the clock starts.
+    pub(super) fn run(
+        &self,
+        run: impl Fn(&Self, Role) -> Tally + Sync,
+        progress: &Progress,
+        at_start: impl FnOnce(),
+    ) -> Ran {
+        let producers = (0..self.plan.producers).map(|_| Role::Producer);
+        let workers = (0..self.plan.workers).map(Role::Worker);
+        let mut tally = Tally::default();
+        std::thread::scope(|scope| {
+            let run = &run;
+            let threads: Vec<_> = workers
+                .chain(producers)
+                .map(|role| {
+                    scope.spawn(move || {
+                        let producer = matches!(role, Role::Producer);
+                        let tally = run(self, role);
+                        let failed = tally.failure.is_some();
+                        if producer {
+                            self.produced(failed);
+                        } else {
+                            self.worked(failed);
+                        }
+                        tally
+                    })
+                })
+                .collect();
+            self.barrier.wait();
+            at_start();
+            let start = *self.start.get_or_init(Instant::now);
+            self.barrier.wait();
+            let stalled = self.watch(start, progress, || {
+                threads.iter().all(std::thread::ScopedJoinHandle::is_finished)
+            });
+            tally.failure = stalled;
+            for thread in threads {
+                match thread.join() {
+                    Ok(one) => tally.merge(one),
+                    Err(_) => {
+                        tally.failure = Some(Failure::refused("a thread of the load panicked; this is a bug"))
+                    }
+                }
+            }
+        });
+        Ran {
+            is_whole: tally.failure.is_none() && !self.is_aborted(),
+            tally,
+            seconds: self.ended_ns.load(Relaxed) as f64 / 1e9,
+            accepted: self.accepted.load(Relaxed),
+            acked: self.acked.load(Relaxed),
+            target: self.pace.jobs().unwrap_or(self.pace.taken()),
+        }
+    }
+
+    /// Looks after the threads until they have ended. Gives up when nothing goes on.
+    fn watch(&self, start: Instant, progress: &Progress, is_over: impl Fn() -> bool) -> Option<Failure> {
+        let (mut last, mut moved) = ((0, 0), Instant::now());
+        let patience = self.patience();
+        let mut failure = None;
+        while !is_over() {
+            std::thread::sleep(WATCH.min(LOOK));
+            let done = (self.accepted.load(Relaxed), self.acked.load(Relaxed));
+            if done != last {
+                (last, moved) = (done, Instant::now());
+            }
+            if moved.elapsed() >= patience && failure.is_none() {
+                let text = format!(
+                    "nothing has come back for {} s, so the load was given up",
+                    patience.as_secs()
+                );
+                failure = Some(Failure::no_connection(text));
+                self.abort.store(true, Relaxed);
+            }
+            let jobs = if self.plan.workers > 0 { done.1 } else { done.0 };
+            progress.update(jobs, start.elapsed());
+        }
+        failure
+    }
+
+    /// How long nothing may come back: at a low rate that is nothing to worry about.
+    fn patience(&self) -> Duration {
+        let pause = self
+            .plan
+            .rate
+            .map_or(0.0, |rate| 2.0 * self.plan.batch as f64 / rate);
+        let pause = Duration::try_from_secs_f64(pause).unwrap_or(Duration::MAX);
+        self.plan.patience.saturating_add(pause)
+    }
+}

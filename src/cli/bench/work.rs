@@ -1,0 +1,236 @@
+//! A worker: takes jobs over one connection, checks them off, and acks them in batches.
+
+use super::ledger::Marker;
+use super::payload::Payload;
+use super::phase::{Books, LOOK, Phase, Tally};
+use super::plan::{Deliver, Shape};
+use super::target::Service;
+use crate::base::code::Class;
+use crate::base::job::Token;
+use crate::base::limits;
+use crate::client::{ClientError, Connection, Event, Reading, Requests, Reserve, Window};
+use crate::wire::DeliveryBatch;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Most payload bytes that a subscription may have unsettled.
+const WINDOW_BYTES: u32 = 256 << 20;
+/// Most reserves of a connection that wait at a time.
+const RESERVES_MAX: usize = 64;
+/// How long a reserve waits for jobs.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Takes note of jobs that came; the same for jobs from a server and from an engine in this process.
+pub(super) struct Checker<'a> {
+    phase: &'a Phase<'a>,
+    marker: Marker<'a>,
+    now_ns: u64,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(phase: &'a Phase<'a>, now_ns: u64) -> Self {
+        let books: &'a Books = phase.books;
+        Self {
+            phase,
+            marker: Marker::new(&books.came),
+            now_ns,
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, payload: &[u8], tally: &mut Tally) {
+        tally.delivered += 1;
+        let Some(number) = Payload::number(payload) else {
+            return;
+        };
+        self.marker.add(number);
+        if self.phase.plan.shape == Shape::Reserve {
+            return;
+        }
+        let sent_ns = Payload::time_ns(payload).or_else(|| self.phase.pace.due_ns(number));
+        // Zero is a job from before the clock started.
+        if let Some(sent_ns) = sent_ns.filter(|sent_ns| *sent_ns > 0) {
+            tally.latency.add(self.now_ns.saturating_sub(sent_ns));
+        }
+    }
+
+    pub(super) fn finish(self, tally: &mut Tally) {
+        tally.repeated += self.marker.finish();
+    }
+}
+
+struct Worker<'a> {
+    phase: &'a Phase<'a>,
+    connection: Connection,
+    /// Places of its queues, in portions that one request may name.
+    queues: Vec<Vec<usize>>,
+    /// Came and not acked yet.
+    tokens: Vec<Token>,
+    /// Reserves under way, and when they were sent.
+    reserves: VecDeque<(u64, u64)>,
+    turn: usize,
+    tally: Tally,
+}
+
+/// Works until nothing more can come.
+pub(super) fn run(phase: &Phase<'_>, service: &Service, place: usize) -> Tally {
+    let reading = if phase.plan.busy_poll {
+        Reading::Polling
+    } else {
+        Reading::Sleeping
+    };
+    let queues = phase.plan.queues_of(place);
+    let opened = service.connect(&queues, reading);
+    let places: Vec<usize> = (0..queues.len()).collect();
+    let portions = places.chunks(limits::QUEUES_PER_REQUEST_MAX);
+    let mut started = opened.map(|connection| Worker {
+        phase,
+        connection,
+        queues: portions.map(<[usize]>::to_vec).collect(),
+        tokens: Vec::new(),
+        reserves: VecDeque::new(),
+        turn: 0,
+        tally: Tally::default(),
+    });
+    // Jobs that are there already must not come before the clock starts.
+    let early = phase.plan.backlog == 0;
+    let subscribed = match &mut started {
+        Ok(worker) if early => worker.subscribe(),
+        _ => Ok(()),
+    };
+    phase.ready();
+    match started {
+        Ok(mut worker) => {
+            let subscribed = if early { subscribed } else { worker.subscribe() };
+            let ended = subscribed.and_then(|()| worker.work());
+            worker.tally.bytes = worker.connection.bytes();
+            worker.tally.failure = ended.err().map(Into::into);
+            worker.tally
+        }
+        Err(failure) => Tally {
+            failure: Some(failure),
+            ..Tally::default()
+        },
+    }
+}
+
+impl Worker<'_> {
+    fn subscribe(&mut self) -> Result<(), ClientError> {
+        if self.phase.plan.deliver == Deliver::Reserve {
+            return Ok(());
+        }
+        let window = Window {
+            jobs: self.phase.plan.window(),
+            bytes: WINDOW_BYTES,
+            ..Window::default()
+        };
+        for queues in &self.queues {
+            self.connection.requests().subscribe(queues, window)?;
+        }
+        while self.connection.requests().in_flight() > 0 && !self.phase.is_aborted() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<(), ClientError> {
+        while !self.phase.is_aborted() && !self.phase.is_drained() {
+            if self.phase.plan.deliver == Deliver::Reserve {
+                self.reserve()?;
+            }
+            self.ack()?;
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps reserves waiting, for its queues in turn.
+    fn reserve(&mut self) -> Result<(), ClientError> {
+        let reserves_max = self.phase.plan.in_flight.min(RESERVES_MAX);
+        let reserve = Reserve {
+            max_jobs: self.phase.plan.batch as u32,
+            wait: WAIT,
+            ..Reserve::default()
+        };
+        while self.reserves.len() < reserves_max && self.connection.requests().has_room() {
+            let queues = &self.queues[self.turn % self.queues.len()];
+            self.turn += 1;
+            let request = self.connection.requests().reserve(queues, reserve)?;
+            self.reserves.push_back((request, self.phase.now_ns()));
+        }
+        Ok(())
+    }
+
+    /// Acks what has come, so many a request as the batch says; what finds no room waits for more.
+    fn ack(&mut self) -> Result<(), ClientError> {
+        let mut acked = 0;
+        for tokens in self.tokens.chunks(self.phase.plan.batch) {
+            if !self.connection.requests().has_room() {
+                break;
+            }
+            self.connection.requests().ack_all(tokens)?;
+            acked += tokens.len();
+        }
+        self.tokens.drain(..acked);
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), ClientError> {
+        let Self {
+            phase,
+            connection,
+            tokens,
+            reserves,
+            tally,
+            ..
+        } = self;
+        let mut now_ns = None;
+        connection.turn(LOOK, |event, _: &mut Requests| {
+            let now_ns = *now_ns.get_or_insert_with(|| phase.now_ns());
+            match event {
+                Event::Delivered { request, jobs } => {
+                    if let Some(request) = request {
+                        reserved(phase, reserves, request, &jobs, now_ns, tally);
+                    }
+                    let mut checker = Checker::new(phase, now_ns);
+                    for job in jobs.items() {
+                        checker.take(job.payload(), tally);
+                        tokens.push(job.entry.token());
+                    }
+                    checker.finish(tally);
+                }
+                Event::Applied { outcome, .. } => {
+                    let failed = outcome.items().filter(|item| item.code.class() != Class::Success);
+                    tally.errors += failed.count() as u64;
+                    phase.ack(u64::from(outcome.head.count), now_ns);
+                }
+                Event::Done { .. } => {}
+                Event::Refused { error, .. } => return Err(error),
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// An answer to a reserve: for the shape that is about them, its latency is that of its jobs.
+fn reserved(
+    phase: &Phase<'_>,
+    reserves: &mut VecDeque<(u64, u64)>,
+    request: u64,
+    jobs: &DeliveryBatch<'_>,
+    now_ns: u64,
+    tally: &mut Tally,
+) {
+    let Some(place) = reserves.iter().position(|(number, _)| *number == request) else {
+        return;
+    };
+    if let Some((_, sent_ns)) = reserves.remove(place)
+        && phase.plan.shape == Shape::Reserve
+        && jobs.count() > 0
+    {
+        tally
+            .latency
+            .add_many(now_ns.saturating_sub(sent_ns), jobs.count() as u64);
+    }
+}
