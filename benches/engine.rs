@@ -8,65 +8,20 @@
     reason = "a benchmark reads the clock, and one that cannot go on should panic where it stands"
 )]
 
-use ackring::engine::{DeliveryHead, DeliverySink, Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
-use ackring::{
-    Durability, EnqueueBatch, EnqueueBuilder, JobOptions, QueueOptions, SettleBatch, SettleBuilder, Token,
-};
+use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+use ackring::{Durability, EnqueueBatch, JobOptions, QueueOptions};
+use common::{Worker, batch_of};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod common;
+
+/// The wall clock, in milliseconds since 1970 UTC.
 fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Counts payload bytes and keeps the tokens, as a worker that works in place.
-#[derive(Default)]
-struct Worker {
-    tokens: Vec<Token>,
-    sum: u64,
-    settles: SettleBuilder,
-    bytes: Vec<u8>,
-    items: Vec<ackring::ItemError>,
-}
-
-impl DeliverySink for Worker {
-    fn room(&self) -> (usize, usize) {
-        (usize::MAX, usize::MAX)
-    }
-
-    fn push(&mut self, head: &DeliveryHead, body: &[u8]) {
-        self.sum += u64::from(black_box(body)[0]);
-        self.tokens.push(head.token);
-    }
-}
-
-impl Worker {
-    /// Reserves up to `batch` jobs and acks them; says how many.
-    fn work(&mut self, engine: &Engine, queue: QueueId, batch: usize, now_ms: u64) -> usize {
-        self.tokens.clear();
-        engine
-            .reserve(&[queue], batch, 0, RequestId::NONE, now_ms, self)
-            .unwrap();
-        if self.tokens.is_empty() {
-            return 0;
-        }
-        self.settles.clear();
-        self.tokens
-            .iter()
-            .for_each(|token| self.settles.ack(*token, None));
-        self.bytes.clear();
-        self.settles.write_to(&mut self.bytes);
-        let settles = SettleBatch::parse(self.tokens.len(), &self.bytes).unwrap();
-        engine
-            .settle(&settles, RequestId::NONE, now_ms, &mut self.items)
-            .unwrap();
-        assert!(self.items.is_empty());
-        self.tokens.len()
-    }
 }
 
 struct Bench {
@@ -96,10 +51,7 @@ impl Bench {
         let (queue, _) = engine
             .create_queue("bench", &options, RequestId::NONE, now_ms())
             .unwrap();
-        let mut builder = EnqueueBuilder::new();
-        (0..batch).for_each(|_| builder.push(&vec![1; payload], &JobOptions::default()));
-        let mut jobs = Vec::new();
-        builder.write_to(&mut jobs);
+        let jobs = batch_of(batch, payload, |_| JobOptions::default());
         Self {
             engine,
             queue,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Client and server share this process and the machine's cores; the bytes go through loopback sockets. Closed loop:
-//! at most 16 batches are on their way into the queue, so it says nothing about latency.
+//! at most 16 batches are on their way into the queue and about 64 in it, so it says nothing about latency.
 #![allow(clippy::disallowed_methods, reason = "a load measures time")]
 
 use ackring::client::{Client, ClientConfig, Window};
@@ -13,10 +13,13 @@ use ackring::server::{Server, ServerConfig};
 use ackring::{Durability, EngineConfig, EnqueueBuilder, JobOptions, QueueOptions, SettleBuilder};
 use std::collections::VecDeque;
 use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Batches that the producer keeps on their way.
 const IN_FLIGHT: usize = 16;
+/// Batches in the queue at which the producer lets the worker catch up: a queue, not a store.
+const BACKLOG: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut arguments = std::env::args().skip(1);
@@ -58,12 +61,17 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 fn life(address: &str, jobs: usize, batch: usize) -> Result<Duration, Box<dyn Error + Send + Sync>> {
     let producer = Client::connect(ClientConfig::to(address)?)?;
     let worker = Client::connect(ClientConfig::to(address)?)?;
+    let acked = AtomicUsize::new(0);
+    let acked = &acked;
     let started = Instant::now();
     std::thread::scope(|scope| {
         let produced = scope.spawn(move || -> Result<(), Box<dyn Error + Send + Sync>> {
             let queue = producer.queue("load")?;
             let mut on_the_way = VecDeque::new();
             for from in (0..jobs).step_by(batch) {
+                while from > acked.load(Ordering::Relaxed) + BACKLOG * batch {
+                    std::thread::yield_now();
+                }
                 let mut builder = EnqueueBuilder::new();
                 for _ in from..(from + batch).min(jobs) {
                     builder.push(&[7; 64], &JobOptions::default());
@@ -88,14 +96,19 @@ fn life(address: &str, jobs: usize, batch: usize) -> Result<Duration, Box<dyn Er
         let subscription = worker.subscribe(&[&queue], window)?;
         let (mut done, mut acks) = (0, VecDeque::new());
         while done < jobs {
-            let deliveries = subscription
-                .next(Duration::from_secs(60))?
-                .ok_or("no delivery for a minute")?;
+            let Some(deliveries) = subscription.next(Duration::from_secs(10))? else {
+                // A producer that was refused has said why by now, and is to be heard first.
+                if produced.is_finished() {
+                    break;
+                }
+                continue;
+            };
             let mut settles = SettleBuilder::new();
             deliveries
                 .iter()
                 .for_each(|delivery| settles.ack(delivery.token(), None));
             done += deliveries.len();
+            acked.store(done, Ordering::Relaxed);
             acks.push_back(worker.settle_start(&settles)?);
             if acks.len() == IN_FLIGHT
                 && let Some(oldest) = acks.pop_front()
@@ -106,6 +119,9 @@ fn life(address: &str, jobs: usize, batch: usize) -> Result<Duration, Box<dyn Er
         acks.into_iter()
             .try_for_each(|pending| pending.wait().map(|_| ()))?;
         produced.join().map_err(|_| "the producer panicked")??;
+        if done < jobs {
+            return Err(format!("{} jobs were not delivered", jobs - done).into());
+        }
         Ok(started.elapsed())
     })
 }

@@ -20,6 +20,8 @@ fn jobs_and_attempts_survive_reopening() {
             "q",
             &QueueOptions {
                 max_attempts: 3,
+                // Copying a log takes longer than a usual lease where machine and sanitizer are slow.
+                lease_ms: 3_600_000,
                 ..QueueOptions::default()
             },
         )

@@ -42,6 +42,6 @@ for kind in "${kinds[@]}"; do
         CARGO_TARGET_DIR="target/sanitize-$kind" \
         TSAN_OPTIONS="halt_on_error=1" \
         ASAN_OPTIONS="detect_leaks=0" \
-        cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --no-default-features --features engine \
+        cargo +nightly test --no-fail-fast -Zbuild-std --target x86_64-unknown-linux-gnu --no-default-features --features engine \
         "${arguments[@]}" -- --test-threads=1
 done

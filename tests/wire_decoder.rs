@@ -51,6 +51,34 @@ proptest! {
     }
 
     #[test]
+    fn what_is_given_up_is_missing_and_nothing_else(
+        lens in proptest::collection::vec(0usize..3000, 1..12),
+        cuts in proptest::collection::vec((1usize..2000, any::<bool>()), 1..40),
+    ) {
+        let frames = lens.iter().enumerate().map(|(n, len)| frame(n as u32, &vec![n as u8; *len]));
+        let stream: Vec<u8> = frames.flatten().collect();
+        let mut decoder = FrameDecoder::new(limits::FRAME_BYTES_MAX);
+        let mut seen = Vec::new();
+        let mut rest = &stream[..];
+        let mut cuts = cuts.iter().cycle();
+        while !rest.is_empty() {
+            let (len, gives_up) = *cuts.next().unwrap();
+            let (now, later) = rest.split_at(len.min(rest.len()));
+            rest = later;
+            decoder.extend(now);
+            seen.extend(decoder.frames().map(|frame| frame.unwrap().header.correlation.get()));
+            let half = decoder.pending();
+            if gives_up && let Some(header) = decoder.give_up_frame() {
+                prop_assert!(half >= Header::LEN && half < header.len.get() as usize);
+                prop_assert_eq!((decoder.pending(), decoder.memory()), (0, 0));
+                seen.push(header.correlation.get());
+            }
+        }
+        prop_assert_eq!(decoder.pending(), 0);
+        prop_assert!(seen.into_iter().eq(0..lens.len() as u32));
+    }
+
+    #[test]
     fn garbage_is_refused_or_decoded_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let mut decoder = FrameDecoder::new(512);
         decoder.extend(&bytes);

@@ -93,7 +93,7 @@ codes! {
     InvalidArgument = 38, "INVALID_ARGUMENT", Caller, Request;
     /// More items in one request than allowed.
     BatchTooLarge = 39, "BATCH_TOO_LARGE", Caller, Request;
-    /// As many queues, keys, sessions or waiters as the server can keep.
+    /// As many queues, keys, sessions or waiters as the server can keep, or bytes of requests on their way.
     LimitReached = 40, "LIMIT_REACHED", RetryLater, Request;
     /// The same numbered request is being applied right now on another connection.
     InProgress = 41, "IN_PROGRESS", RetryNow, Request;

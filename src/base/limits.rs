@@ -76,6 +76,9 @@ pub const KEEP_FINISHED_MAX: u32 = 16 * 1024 * 1024;
 pub const SESSIONS_MAX: usize = 64 * 1024;
 /// Requests of one session whose outcome is remembered. A client keeps fewer than this in flight.
 pub const SESSION_WINDOW: u64 = 1_024;
+/// Requests remembered at once, over all sessions; where they are more, the session idle longest goes. A whole window for
+/// each of as many clients as a server takes by default, of 24 bytes a request.
+pub const REQUESTS_REMEMBERED_MAX: usize = 16 * 1024 * SESSION_WINDOW as usize;
 
 /// Size of one log segment unless configured otherwise, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u32 = 64 * 1024 * 1024;
@@ -97,8 +100,8 @@ pub const SEGMENTS_SPARE: usize = 4;
 /// Log bytes that are not synced yet at which the background sync does not wait for its time: what the kernel would
 /// otherwise write on its own, at the cost of stalls. Does not apply where segments may be used again unsynced.
 pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Pause before a segment is made again after the disk was found full, in milliseconds.
-pub const DISK_FULL_RETRY_MS: u64 = 1_000;
+/// Pause before a segment is made again after the disk was full or the system refused it, in milliseconds.
+pub const SEGMENT_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
 /// Log bytes that hand-outs leave alone for each job that is not over: it may be settled in a record of its own, and a
@@ -130,6 +133,11 @@ pub const WAIT_MS_MAX: u32 = 3_600_000;
 pub const WINDOW_JOBS_MAX: u32 = 64 * 1024;
 /// Connections that a server holds at once unless configured otherwise.
 pub const CONNECTIONS_DEFAULT: usize = 16 * 1024;
+/// Bytes of a request that every connection may hold while the rest is on its way.
+pub const RECEIVE_BYTES_EACH: usize = 64 * 1024;
+/// Bytes beyond those that all connections of a server together may hold unless configured otherwise. Exceeded by at most
+/// one read of each reactor.
+pub const RECEIVE_BYTES_DEFAULT: usize = 1024 * 1024 * 1024;
 /// Bytes waiting to be written to one connection before its requests are left unread.
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waiting reserves and subscriptions of one connection.
@@ -157,4 +165,7 @@ const _: () = {
     assert!(META_BYTES_MAX <= u16::MAX as u32 && KEY_BYTES_MAX <= u8::MAX as u32);
     assert!(REACTORS_MAX < 64);
     assert!(SESSION_WINDOW.is_power_of_two());
+    assert!(REQUESTS_REMEMBERED_MAX >= CONNECTIONS_DEFAULT * SESSION_WINDOW as usize);
+    // Some of the largest requests may always be on their way.
+    assert!(RECEIVE_BYTES_DEFAULT >= 8 * FRAME_BYTES_MAX as usize);
 };

@@ -27,13 +27,19 @@ impl Engine {
         if slots.is_empty() {
             return;
         }
+        if self.add_young(slots) > YOUNG_MAX {
+            self.sort_young_leases(2 * slots.len());
+        }
+    }
+
+    /// Puts handles into the ring of young leases; says how many there were.
+    fn add_young(&self, slots: &[u32]) -> u64 {
+        // Counted before anybody can pop them and take them off the count, which would go below zero.
+        let before = self.young_len.fetch_add(slots.len() as u64, Ordering::Relaxed);
         if self.young_leases.push(&self.pool, slots).is_err() {
             unreachable!("the chunk pool is smaller than the slab needs");
         }
-        let before = self.young_len.fetch_add(slots.len() as u64, Ordering::Relaxed);
-        if before > YOUNG_MAX {
-            self.sort_young_leases(2 * slots.len());
-        }
+        before
     }
 
     /// Takes up to `budget` young leases; those that still last go into the wheel. Says how many it took.
@@ -73,7 +79,7 @@ impl Engine {
                 lasting.into_iter().for_each(|entry| wheel.insert(entry));
             }
             if !busy.is_empty() {
-                self.watch_leases(&busy);
+                self.add_young(&busy);
                 // They are looked at again with the next tick, not now.
                 break;
             }
@@ -320,4 +326,65 @@ pub(super) enum Unserved {
 struct Due<'e> {
     to: Option<(&'e Queue, u8)>,
     handles: SmallVec<[u32; 64]>,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions};
+    use crate::base::queue::QueueOptions;
+    use crate::engine::{DeliveryHead, DeliverySink, EngineConfig, EnqueueReply};
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    struct Tokens(Vec<Token>);
+
+    impl DeliverySink for Tokens {
+        fn room(&self) -> (usize, usize) {
+            (usize::MAX, usize::MAX)
+        }
+
+        fn push(&mut self, head: &DeliveryHead, _: &[u8]) {
+            self.0.push(head.token);
+        }
+    }
+
+    /// Whoever helped the timer met a job that somebody had taken, put it back, helped again, met it again.
+    #[test]
+    fn helping_the_timer_beside_a_job_that_was_being_settled_overflowed_the_stack() {
+        let config = EngineConfig {
+            slots: 64,
+            segment_bytes: 64 * 1024,
+            ..EngineConfig::default()
+        };
+        let (engine, _) = Engine::open(config, NOW_MS).unwrap();
+        let (queue, _) = engine
+            .create_queue("q", &QueueOptions::default(), RequestId::NONE, NOW_MS)
+            .unwrap();
+        let mut batch = EnqueueBuilder::new();
+        (0..2).for_each(|_| batch.push(b"job", &JobOptions::default()));
+        let mut bytes = Vec::new();
+        batch.write_to(&mut bytes);
+        let batch = EnqueueBatch::parse(2, &bytes).unwrap();
+        let mut reply = EnqueueReply::default();
+        engine
+            .enqueue(queue, &batch, None, RequestId::NONE, NOW_MS, &mut reply)
+            .unwrap();
+        let mut leased = Tokens(Vec::new());
+        engine
+            .reserve(&[queue], 1, 100, RequestId::NONE, NOW_MS, &mut leased)
+            .unwrap();
+        let slot = engine.slab.slot(leased.0[0].id.slot());
+        let word = slot.state();
+        assert!(slot.take(word), "as one who settles it");
+        engine.young_len.fetch_add(YOUNG_MAX, Ordering::Relaxed);
+        engine
+            .reserve(&[queue], 1, 100, RequestId::NONE, NOW_MS, &mut leased)
+            .unwrap();
+        engine.young_len.fetch_sub(YOUNG_MAX, Ordering::Relaxed);
+        slot.publish(word);
+        // Neither lease was forgotten.
+        while engine.timer_step(NOW_MS + 1_000, 100) > 0 {}
+        assert_eq!(engine.queue_stats(queue).unwrap().counts.leased, 0);
+    }
 }

@@ -24,7 +24,7 @@ struct Names {
 /// A part of the table.
 type Chunk = Box<[OnceLock<Queue>]>;
 
-const CHUNK: usize = 1024;
+const CHUNK: usize = 256;
 
 impl Registry {
     /// No queues yet.

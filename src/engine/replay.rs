@@ -4,7 +4,7 @@
 //! the request out; the answer is made again from that record. Costs O(1) a request and nothing a job. Where the
 //! record's segment is gone, or nothing was logged, the answer is *already applied* without details.
 
-use crate::base::limits::{SESSION_WINDOW, SESSIONS_MAX};
+use crate::base::limits::{REQUESTS_REMEMBERED_MAX, SESSION_WINDOW, SESSIONS_MAX};
 use crate::log::LogPosition;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -97,8 +97,8 @@ impl Session {
 
     fn insert(&mut self, number: u64, outcome: Outcome) {
         self.highest = self.highest.max(number);
-        self.known.push_back((number, outcome));
         let floor = self.highest.saturating_sub(SESSION_WINDOW);
+        // Before the push: a full window then fits memory for as many as it has.
         while self
             .known
             .front()
@@ -106,6 +106,7 @@ impl Session {
         {
             self.known.pop_front();
         }
+        self.known.push_back((number, outcome));
         if self.known.len() as u64 > 2 * SESSION_WINDOW {
             self.known
                 .retain(|(known, outcome)| *known > floor || outcome.applied().is_none());
@@ -135,14 +136,65 @@ const SHARDS: usize = 16;
 
 /// All sessions of one engine.
 pub struct Sessions {
-    shards: [Mutex<HashMap<u128, Session>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// Sessions behind one lock.
+struct Shard {
+    sessions: HashMap<u128, Session>,
+    /// Requests that they know together.
+    remembered: usize,
+    remembered_max: usize,
+}
+
+impl Shard {
+    fn new(remembered_max: usize) -> Mutex<Self> {
+        Mutex::new(Self {
+            sessions: HashMap::new(),
+            remembered: 0,
+            remembered_max,
+        })
+    }
+
+    /// Lets something be done with a session that is there.
+    fn with<T>(&mut self, id: u128, change: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let session = self.sessions.get_mut(&id)?;
+        let before = session.known.len();
+        let result = change(session);
+        self.remembered = self.remembered - before + session.known.len();
+        Some(result)
+    }
+
+    /// Lets something be done with a session, which is made if it is not there. Another goes if there are too many, or
+    /// if they remember too much.
+    fn with_new<T>(&mut self, id: u128, change: impl FnOnce(&mut Session) -> T) -> T {
+        let is_new = !self.sessions.contains_key(&id);
+        while is_new && self.sessions.len() >= SESSIONS_MAX / SHARDS || self.remembered >= self.remembered_max
+        {
+            if !self.evict_idlest(id) {
+                break;
+            }
+        }
+        let session = self.sessions.entry(id).or_default();
+        let before = session.known.len();
+        let result = change(session);
+        self.remembered = self.remembered - before + session.known.len();
+        result
+    }
+
+    /// Forgets the session that was idle longest, but not `but`. Says whether there was one.
+    fn evict_idlest(&mut self, but: u128) -> bool {
+        let others = self.sessions.iter().filter(|(id, _)| **id != but);
+        let idlest = others.min_by_key(|(id, session)| (session.used_ms, **id));
+        let gone = idlest.map(|(id, _)| *id).and_then(|id| self.sessions.remove(&id));
+        self.remembered -= gone.as_ref().map_or(0, |session| session.known.len());
+        gone.is_some()
+    }
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
-        }
+        Self::remembering(REQUESTS_REMEMBERED_MAX)
     }
 }
 
@@ -159,7 +211,13 @@ pub struct SessionSnapshot {
 }
 
 impl Sessions {
-    fn shard(&self, session: u128) -> &Mutex<HashMap<u128, Session>> {
+    fn remembering(requests_max: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Shard::new(requests_max / SHARDS)),
+        }
+    }
+
+    fn shard(&self, session: u128) -> &Mutex<Shard> {
         &self.shards[(session ^ (session >> 64)) as usize % SHARDS]
     }
 
@@ -170,39 +228,35 @@ impl Sessions {
             return Begun::Fresh;
         }
         let mut shard = self.shard(request.session).lock();
-        if !shard.contains_key(&request.session) && shard.len() >= SESSIONS_MAX / SHARDS {
-            evict_idlest(&mut shard);
-        }
-        let session = shard.entry(request.session).or_default();
-        session.used_ms = now_ms;
-        match session.find(request.number) {
-            Some(Outcome::Applied(applied)) => Begun::Applied(applied),
-            Some(Outcome::InProgress(_)) => Begun::InProgress,
-            None if request.number <= session.highest.saturating_sub(SESSION_WINDOW) => Begun::TooOld,
-            None => {
-                session.insert(request.number, Outcome::InProgress(tail_sequence));
-                Begun::Fresh
+        shard.with_new(request.session, |session| {
+            session.used_ms = now_ms;
+            match session.find(request.number) {
+                Some(Outcome::Applied(applied)) => Begun::Applied(applied),
+                Some(Outcome::InProgress(_)) => Begun::InProgress,
+                None if request.number <= session.highest.saturating_sub(SESSION_WINDOW) => Begun::TooOld,
+                None => {
+                    session.insert(request.number, Outcome::InProgress(tail_sequence));
+                    Begun::Fresh
+                }
             }
-        }
+        })
     }
 
     /// The request was carried out.
     pub fn finish(&self, request: RequestId, applied: Applied) {
-        if request.is_numbered()
-            && let Some(session) = self.shard(request.session).lock().get_mut(&request.session)
-        {
-            session.set(request.number, applied);
+        if request.is_numbered() {
+            let mut shard = self.shard(request.session).lock();
+            shard.with(request.session, |session| session.set(request.number, applied));
         }
     }
 
     /// The request was refused or changed nothing, so it may be sent again. One that was finished stays so.
     pub fn abandon(&self, request: RequestId) {
-        if request.is_numbered()
-            && let Some(session) = self.shard(request.session).lock().get_mut(&request.session)
-        {
-            session
-                .known
-                .retain(|(known, outcome)| *known != request.number || outcome.applied().is_some());
+        if request.is_numbered() {
+            let mut shard = self.shard(request.session).lock();
+            let stays =
+                |(known, outcome): &(u64, Outcome)| *known != request.number || outcome.applied().is_some();
+            shard.with(request.session, |session| session.known.retain(stays));
         }
     }
 
@@ -210,6 +264,7 @@ impl Sessions {
     pub fn knows(&self, session: u128) -> bool {
         self.shard(session)
             .lock()
+            .sessions
             .get(&session)
             .is_some_and(|session| !session.known.is_empty())
     }
@@ -220,6 +275,7 @@ impl Sessions {
             && self
                 .shard(request.session)
                 .lock()
+                .sessions
                 .get(&request.session)
                 .and_then(|session| session.find(request.number))
                 .is_some_and(|outcome| outcome.applied().is_some())
@@ -231,12 +287,10 @@ impl Sessions {
             return;
         }
         let mut shard = self.shard(request.session).lock();
-        if !shard.contains_key(&request.session) && shard.len() >= SESSIONS_MAX / SHARDS {
-            evict_idlest(&mut shard);
-        }
-        let session = shard.entry(request.session).or_default();
-        session.used_ms = session.used_ms.max(now_ms);
-        session.set(request.number, applied);
+        shard.with_new(request.session, |session| {
+            session.used_ms = session.used_ms.max(now_ms);
+            session.set(request.number, applied);
+        });
     }
 
     /// From the log: a session as it stood, logged at `position`.
@@ -253,6 +307,7 @@ impl Sessions {
             let known = {
                 let shard = self.shard(request.session).lock();
                 shard
+                    .sessions
                     .get(&request.session)
                     .and_then(|session| session.find(request.number))
             };
@@ -260,7 +315,8 @@ impl Sessions {
                 self.restore(request, nowhere, now_ms);
             }
         }
-        if let Some(session) = self.shard(snapshot.session).lock().get_mut(&snapshot.session) {
+        let mut shard = self.shard(snapshot.session).lock();
+        if let Some(session) = shard.sessions.get_mut(&snapshot.session) {
             session.highest = session.highest.max(snapshot.highest);
             session.needs(position.sequence());
         }
@@ -270,7 +326,7 @@ impl Sessions {
     pub fn is_begun_by(&self, sequence: u32) -> bool {
         self.shards.iter().any(|shard| {
             let shard = shard.lock();
-            let mut known = shard.values().flat_map(|session| &session.known);
+            let mut known = shard.sessions.values().flat_map(|session| &session.known);
             known.any(|(_, outcome)| matches!(outcome, Outcome::InProgress(begun) if *begun <= sequence))
         })
     }
@@ -280,7 +336,7 @@ impl Sessions {
     pub fn needing(&self, sequence: u32) -> Vec<SessionSnapshot> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            for (id, session) in shard.lock().iter() {
+            for (id, session) in &shard.lock().sessions {
                 if session.oldest_sequence == 0 || session.oldest_sequence > sequence {
                     continue;
                 }
@@ -310,19 +366,10 @@ impl Sessions {
     /// A session was logged again as `snapshot` has it. A restart needs segments from `tail_sequence` on, which is
     /// where the log's tail was before the session was looked at, and those with what was under way then.
     pub fn logged(&self, snapshot: &SessionSnapshot, tail_sequence: u32) {
-        if let Some(session) = self.shard(snapshot.session).lock().get_mut(&snapshot.session) {
+        let mut shard = self.shard(snapshot.session).lock();
+        if let Some(session) = shard.sessions.get_mut(&snapshot.session) {
             session.oldest_sequence = tail_sequence.min(snapshot.under_way_from);
         }
-    }
-}
-
-fn evict_idlest(shard: &mut HashMap<u128, Session>) {
-    if let Some(id) = shard
-        .iter()
-        .min_by_key(|(id, session)| (session.used_ms, **id))
-        .map(|(id, _)| *id)
-    {
-        shard.remove(&id);
     }
 }
 
@@ -439,8 +486,45 @@ mod tests {
             assert_eq!(sessions.begin(request, 1, session as u64), Begun::Fresh);
             sessions.finish(request, applied(8));
         }
-        let kept: usize = sessions.shards.iter().map(|shard| shard.lock().len()).sum();
+        let kept: usize = sessions
+            .shards
+            .iter()
+            .map(|shard| shard.lock().sessions.len())
+            .sum();
         assert!(kept <= SESSIONS_MAX);
         assert!(sessions.knows(SESSIONS_MAX as u128 * 2) && !sessions.knows(1));
+    }
+
+    /// Sessions that had ended long ago kept a whole window each, up to gigabytes.
+    #[test]
+    fn what_idle_sessions_remembered_was_bounded_only_by_their_number() {
+        let windows = 3;
+        let sessions = Sessions::remembering(windows * SHARDS * SESSION_WINDOW as usize);
+        let memory = || {
+            let shards = sessions.shards.iter().map(|shard| {
+                let shard = shard.lock();
+                let known = shard.sessions.values().map(|session| session.known.len());
+                assert_eq!(known.sum::<usize>(), shard.remembered);
+                let places = shard.sessions.values().map(|session| session.known.capacity());
+                places.sum::<usize>()
+            });
+            shards.sum::<usize>()
+        };
+        for session in 1..=SHARDS as u128 * 10 {
+            for number in 1..=2 * SESSION_WINDOW {
+                let request = RequestId { session, number };
+                assert_eq!(sessions.begin(request, 1, session as u64), Begun::Fresh);
+                sessions.finish(request, applied(8));
+            }
+            // What a session has in flight stays known while it goes on.
+            let newest = RequestId {
+                session,
+                number: 2 * SESSION_WINDOW,
+            };
+            assert!(sessions.is_applied(newest));
+        }
+        let most = (windows + 1) * SHARDS * SESSION_WINDOW as usize;
+        assert!(memory() <= most, "{} places for requests", memory());
+        assert!(sessions.knows(SHARDS as u128 * 10) && !sessions.knows(1));
     }
 }

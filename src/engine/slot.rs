@@ -313,8 +313,10 @@ impl<'a> Slot<'a> {
         let get = |word: usize| self.words[word].load(Ordering::Relaxed);
         let (at, enqueued, expires, shape, extra) = (get(3), get(4), get(5), get(6), get(7));
         Fields {
-            body: LogPosition::from_raw(get(1)),
-            note: LogPosition::from_raw(get(2)),
+            // Acquire: both are moved to copies while the word stays as it is, and what stands there is read next. The
+            // fence in `snapshot` would do, but ThreadSanitizer does not know that.
+            body: self.body(),
+            note: self.note(),
             at_ms: at >> 16,
             enqueued_ms: enqueued >> 16,
             expires_ms: expires >> 16,

@@ -4,7 +4,7 @@
 
 use crate::base::crc::crc32c;
 use crate::log::position::LogPosition;
-use crate::log::record::{BadRange, HEADER_LEN, KIND_MARK, RecordFlaw, RecordHeader};
+use crate::log::record::{BadRange, DATA_START, HEADER_LEN, KIND_MARK, RecordFlaw, RecordHeader};
 use zerocopy::FromBytes;
 
 /// What is wrong with a place in the log.
@@ -103,8 +103,9 @@ pub(super) fn classify(bytes: &[u8], range: BadRange, flaw: RecordFlaw) -> Damag
         return Damage::CutFile;
     };
     if flaw == RecordFlaw::Unwritten {
+        let gap = gap.min(bytes.len());
         return match () {
-            () if bytes[..gap.min(bytes.len())].iter().all(|byte| *byte == 0) => Damage::Zeros,
+            () if zeros_in_front(&bytes[..gap]) == gap => Damage::Zeros,
             () if is_plausible(&header, bytes.len()) => Damage::OtherEpoch,
             () => Damage::Garbage,
         };
@@ -119,18 +120,29 @@ pub(super) fn classify(bytes: &[u8], range: BadRange, flaw: RecordFlaw) -> Damag
     }
 }
 
+/// How many zeros `bytes` begins with, in whole blocks: what is left of the last segment goes through here at every start.
+pub(super) fn zeros_in_front(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 1024] = [0; 1024];
+    let blocks = bytes.chunks(ZEROS.len());
+    let zeros = blocks.take_while(|block| *block == &ZEROS[..block.len()]);
+    zeros.map(<[u8]>::len).sum()
+}
+
 /// Whether the record at the front of `bytes` is whole for another place of its segment. Only places a number of
-/// disk sectors away are tried: what moves data by mistake moves sectors.
+/// disk sectors away are tried: what moves data by mistake moves sectors. `bytes` go to the segment's end.
 fn belongs_elsewhere(bytes: &[u8], header: &RecordHeader, position: LogPosition) -> bool {
     const SECTOR: u32 = 512;
     /// So far away that the search takes no time to speak of.
     const SECTORS_MAX: u32 = 16 * 1024;
     let body_crc = crc32c(0, &bytes[HEADER_LEN..length(header)]);
-    let is_valid_at = |offset| {
+    let segment_end = position.offset() as usize + bytes.len();
+    let is_valid_at = |offset: u32| {
         let elsewhere = LogPosition::new(position.sequence(), offset);
-        header.crc.get() == header.checksum(elsewhere, body_crc)
+        let is_inside = offset >= DATA_START && offset as usize + length(header) <= segment_end;
+        is_inside && header.crc.get() == header.checksum(elsewhere, body_crc)
     };
-    (1..=SECTORS_MAX).any(|sectors| {
+    let sectors_max = (segment_end as u32 / SECTOR).min(SECTORS_MAX);
+    (1..=sectors_max).any(|sectors| {
         let distance = sectors * SECTOR;
         position.offset().checked_sub(distance).is_some_and(is_valid_at)
             || position.offset().checked_add(distance).is_some_and(is_valid_at)

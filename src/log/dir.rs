@@ -261,7 +261,7 @@ impl Directory {
         };
         match self.write_small(VOUCHER_NAME, &voucher.encode()) {
             // Then what a killed writer left of it is taken for a power cut's work, which is no reason not to serve.
-            Err(error) if is_disk_full(&error) => Ok(()),
+            Err(error) if may_pass(&error) => Ok(()),
             other => other,
         }
     }
@@ -393,8 +393,22 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Whether a failed write only means that there is no room.
-pub(super) fn is_disk_full(error: &io::Error) -> bool {
+/// Whether a segment that could not be made says nothing about those that are there, so that another try may come:
+/// no room on the disk or below a limit, no free file, no memory, or no permission (any more). Everything else may
+/// mean that the disk fails.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    const PASSING: [Errno; 10] = [
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::FBIG,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+        Errno::PERM,
+        Errno::ACCESS,
+        Errno::ROFS,
+    ];
     let code = error.raw_os_error();
-    code == Some(Errno::NOSPC.raw_os_error()) || code == Some(Errno::DQUOT.raw_os_error())
+    PASSING.iter().any(|errno| code == Some(errno.raw_os_error()))
 }

@@ -5,6 +5,7 @@ use crate::log::position::LogPosition;
 use crate::log::record::BadRange;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why a log could not be opened. Nothing on the disk was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -70,14 +71,14 @@ pub enum OpenError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// No segment left for this purpose: the log's byte limit is reached or the disk is full. Passes when jobs
-    /// are settled and segments come free.
-    #[error(
-        "the log is full ({segments} segments in use); settle jobs, or raise its byte limit or free the disk"
-    )]
+    /// No segment left for this purpose: the log's byte limit is reached, or the disk is full, or the system gives no
+    /// further file. Passes when jobs are settled and segments come free; a further segment is tried again, too.
+    #[error("the log is full ({segments} segments in use{}); {}", told(.obstacle), advice(.obstacle))]
     Full {
         /// Segments in use.
         segments: usize,
+        /// What the system said when one more was to be made; `None` where the byte limit allows no more.
+        obstacle: Option<Arc<str>>,
     },
     /// The record is longer than a segment can hold.
     #[error("a record of {len} bytes does not fit a log segment, which takes {max}; use larger segments")]
@@ -90,6 +91,20 @@ pub enum LogError {
     /// A write or sync failed before. Nothing is confirmed any more; the process should end.
     #[error("the log is poisoned: {0}; restart the server once the disk is sound")]
     Poisoned(String),
+}
+
+fn told(obstacle: &Option<Arc<str>>) -> String {
+    let told = obstacle
+        .as_deref()
+        .map(|text| format!(", and no more can be made: {text}"));
+    told.unwrap_or_default()
+}
+
+fn advice(obstacle: &Option<Arc<str>>) -> &'static str {
+    match obstacle {
+        Some(_) => "settle jobs, or remove the cause",
+        None => "settle jobs, or raise its byte limit",
+    }
 }
 
 /// A place where the log is not what it was, with the reason.

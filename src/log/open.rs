@@ -152,7 +152,10 @@ impl Log {
             .unwrap_or_default();
         let refused = |error: LogError| {
             let source = match error {
-                LogError::Full { .. } => io::ErrorKind::StorageFull.into(),
+                LogError::Full {
+                    obstacle: Some(text), ..
+                } => io::Error::other(text.as_ref()),
+                LogError::Full { obstacle: None, .. } => io::ErrorKind::StorageFull.into(),
                 other => io::Error::other(other),
             };
             failed("begin a segment in", &path)(source)

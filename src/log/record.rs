@@ -303,6 +303,37 @@ pub(crate) fn check_record(
     Ok(CheckedRecord { header, body })
 }
 
+/// Length of the record at the front of `bytes` if it is whole with zeros behind them, but no longer than `len_max`.
+/// Nothing is set aside for the zeros.
+pub(crate) fn len_with_zeros(
+    bytes: &[u8],
+    position: LogPosition,
+    epoch: u32,
+    len_max: usize,
+) -> Option<usize> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut first = [0; HEADER_LEN];
+    let there = bytes.len().min(HEADER_LEN);
+    first[..there].copy_from_slice(&bytes[..there]);
+    let header = RecordHeader::read_from_bytes(&first).ok()?;
+    let commit = header.commit.get();
+    let len = commit as u32 as usize;
+    if (commit >> 32) as u32 != epoch || !(HEADER_LEN..=len_max).contains(&len) {
+        return None;
+    }
+    let body = bytes.get(HEADER_LEN..).unwrap_or_default();
+    let body = &body[..body.len().min(len - HEADER_LEN)];
+    let mut missing = len - HEADER_LEN - body.len();
+    let mut body_crc = crc32c(0, body);
+    while missing > 0 {
+        let block = missing.min(ZEROS.len());
+        body_crc = crc32c(body_crc, &ZEROS[..block]);
+        missing -= block;
+    }
+    let body_crc = if header.kind == KIND_PAD { 0 } else { body_crc };
+    (header.crc.get() == header.checksum(position, body_crc)).then_some(len)
+}
+
 /// A stretch of the log that holds nothing and was found to be harmless, or was given up by a salvage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadRange {

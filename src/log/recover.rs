@@ -8,11 +8,11 @@
 //! middle) unless a record behind it knew that the log was on the disk beyond the range's beginning. `FORMAT.md`
 //! has the table.
 
-use crate::log::damage::{Damage, classify};
+use crate::log::damage::{Damage, classify, zeros_in_front};
 use crate::log::position::LogPosition;
 use crate::log::record::{
     BadRange, CheckedRecord, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_LOG_FIRST, KIND_START, Recovered,
-    SegmentHeader, StartBody, check_record,
+    SegmentHeader, StartBody, check_record, len_with_zeros,
 };
 use std::cmp::Ordering;
 
@@ -146,11 +146,16 @@ pub(super) fn scan<'a>(
             }
             Err(flaw) => {
                 // Only a place that bears the epoch can be a record; everything else is passed over quickly.
-                let bears_epoch = |word: &[u8]| word[4..8] == epoch.to_le_bytes();
-                let rest = from(at + 8).chunks_exact(8).enumerate();
+                let bears_epoch = |word: &[u8]| {
+                    let upper = word[4..8].try_into();
+                    upper.is_ok_and(|bytes| u32::from_le_bytes(bytes) == epoch)
+                };
+                // No epoch is zero.
+                let begin = at + 8 + zeros_in_front(from(at + 8));
+                let rest = from(begin).chunks_exact(8).enumerate();
                 let next = rest
                     .filter(|(_, word)| bears_epoch(word))
-                    .map(|(index, _)| at + 8 + index * 8)
+                    .map(|(index, _)| begin + index * 8)
                     .find(|&candidate| check(candidate).is_ok());
                 let end = next.unwrap_or(segment_end);
                 let range = BadRange {
@@ -162,6 +167,22 @@ pub(super) fn scan<'a>(
             }
         }
     }
+}
+
+/// How many bytes of a segment whose file was cut tell as much as all of it would with zeros behind: its header alone
+/// says how long it should be, so no memory is set aside for that.
+fn len_filled_up(header: &SegmentHeader, bytes: &[u8]) -> usize {
+    let segment_bytes = header.segment_bytes.get() as usize;
+    let record_end = |at: usize| {
+        let position = LogPosition::new(header.sequence.get(), at as u32);
+        len_with_zeros(&bytes[at..], position, header.epoch.get(), segment_bytes - at).map(|len| at + len)
+    };
+    let ends = (DATA_START as usize..bytes.len())
+        .step_by(8)
+        .filter_map(record_end);
+    // A header's worth more, so that what begins at the cut is seen to be zeros.
+    let end = ends.max().unwrap_or(0).max(bytes.len());
+    (end.next_multiple_of(8) + HEADER_LEN).min(segment_bytes)
 }
 
 impl Recovery {
@@ -185,7 +206,7 @@ impl Recovery {
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
             // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
             let mut filled_up = bytes.to_vec();
-            filled_up.resize(header.segment_bytes.get() as usize, 0);
+            filled_up.resize(len_filled_up(header, bytes), 0);
             return self.whole_segment(header, &filled_up, visit);
         }
         self.whole_segment(header, bytes, visit);

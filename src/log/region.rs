@@ -1,7 +1,7 @@
 //! The memory behind one segment: a shared mapping of its file, or anonymous memory. The only unsafe code of the
 //! log, and the only place that knows about `mmap`.
 //!
-//! Nothing here makes a `&mut` over the shared bytes, and a `&[u8]` only over bytes that nobody writes any more.
+//! Nothing here makes a `&mut` over the shared bytes, and a `&[u8]` only over bytes that nobody writes meanwhile.
 //! Who may touch which bytes is decided by [`tail`](crate::log::tail), whose rules the SAFETY comments name:
 //!
 //! - *claim*: the compare-and-swap on the tail gives a range of bytes to one writer, once a use of the segment;
@@ -103,18 +103,20 @@ impl Region {
         let pointer = self.pointer(offset, bytes.len());
         // SAFETY: in bounds (checked above). The claim edge makes this thread the only one that touches the range
         // until the commit edge; no `&[u8]` over it exists, as those are made after commit and ended by retire.
-        // `bytes` cannot overlap it for the same reason: a slice of the region covers committed bytes only.
+        // `bytes` cannot overlap it for the same reason: a slice of the region covers bytes that were written before.
         unsafe { pointer.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
     }
 
     /// The bytes from `offset` on. The caller has seen their record committed and keeps the segment from being
-    /// retired (a pin, a live job, or the lock under which segments are retired) for as long as it holds them.
+    /// retired (a pin, a live job, or the lock under which segments are retired) for as long as it holds them; or it
+    /// has claimed them, has written them, and writes them no more while it holds them.
     #[inline]
     pub(super) fn bytes(&self, offset: usize, len: usize) -> &[u8] {
         let pointer = self.pointer(offset, len);
         // SAFETY: in bounds (checked above), initialised (mapped memory is). The commit edge (Acquire load of the
         // commit word, or a hand-over from a thread that did it) orders all writes of the record before this, and
-        // nobody writes the range again before the retire edge, which the caller holds off.
+        // nobody writes the range again before the retire edge, which the caller holds off. Before the commit the
+        // claim edge makes the caller the only one that writes them, and it does so no more.
         unsafe { std::slice::from_raw_parts(pointer, len) }
     }
 

@@ -122,11 +122,11 @@ impl Segment {
     /// Makes the pages resident if they may not be.
     pub(super) fn warm(&self) -> io::Result<()> {
         // Relaxed: only the keeper of the spares asks.
-        if self.is_cold.swap(false, Ordering::Relaxed) {
-            self.region.populate()
-        } else {
-            Ok(())
+        if self.is_cold.load(Ordering::Relaxed) {
+            self.region.populate()?;
+            self.is_cold.store(false, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Writes a segment header and, for a file, waits until it is on the disk.

@@ -8,7 +8,7 @@ use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
 use crate::log::config::Room;
-use crate::log::dir::is_disk_full;
+use crate::log::dir::may_pass;
 use crate::log::error::LogError;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
@@ -19,6 +19,7 @@ use crate::log::region::Region;
 use crate::log::segment::Segment;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 /// Segments not in use. Behind a lock that is only ever held for a moment.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub(super) struct Space {
     existing: usize,
     /// How many may exist.
     existing_max: usize,
-    /// The last attempt to make one met a full disk.
-    disk_full: bool,
+    /// Why the last attempt to make one came to nothing: a full disk, mostly.
+    obstacle: Option<Arc<str>>,
     /// When to try again then, in milliseconds since the Unix epoch.
     retry_ms: u64,
     /// When memory was last given back, in milliseconds since the Unix epoch.
@@ -46,7 +47,7 @@ impl Space {
             spare,
             existing,
             existing_max,
-            disk_full: false,
+            obstacle: None,
             retry_ms: 0,
             discard_ms: 0,
         }
@@ -54,10 +55,9 @@ impl Space {
 
     /// How many segments could be had, by taking or by making.
     fn obtainable(&self) -> usize {
-        let makeable = if self.disk_full {
-            0
-        } else {
-            self.existing_max.saturating_sub(self.existing)
+        let makeable = match self.obstacle {
+            Some(_) => 0,
+            None => self.existing_max.saturating_sub(self.existing),
         };
         self.ready.len() + self.spare.len() + makeable
     }
@@ -68,6 +68,13 @@ impl Space {
 
     fn in_use(&self) -> usize {
         self.existing - self.unused()
+    }
+
+    fn full(&self) -> LogError {
+        LogError::Full {
+            segments: self.in_use(),
+            obstacle: self.obstacle.clone(),
+        }
     }
 }
 
@@ -192,7 +199,7 @@ impl Log {
     fn publish(&self, space: &Space) {
         self.obtainable
             .store(space.obtainable() as u32, Ordering::Relaxed);
-        if space.disk_full {
+        if space.obstacle.is_some() {
             self.kept_from_hand_outs.store(0, Ordering::Relaxed);
         }
     }
@@ -225,9 +232,9 @@ impl Log {
         let enqueues = enqueues.max(hand_outs + 2).min(most - 2).max(2);
         self.kept_from_enqueues.store(enqueues, Ordering::Relaxed);
         // On a full disk the few spares are all there is, and nothing would drain if hand-outs left those alone.
-        let hand_outs = match self.space.lock().disk_full {
-            true => 0,
-            false => hand_outs.min(enqueues - 1),
+        let hand_outs = match self.space.lock().obstacle {
+            Some(_) => 0,
+            None => hand_outs.min(enqueues - 1),
         };
         self.kept_from_hand_outs.store(hand_outs, Ordering::Relaxed);
     }
@@ -245,9 +252,7 @@ impl Log {
     }
 
     pub(super) fn full(&self) -> LogError {
-        LogError::Full {
-            segments: self.segments_in_use(),
-        }
+        self.space.lock().full()
     }
 
     /// Gives a spare segment (or a new one) the next sequence number and a header that is on the disk.
@@ -260,10 +265,14 @@ impl Log {
         };
         let sequence = keeper.next_sequence;
         let segment = self.segments.by_number(number);
+        if let Err(error) = segment.warm() {
+            // Nothing was written: it stays a spare.
+            self.space.lock().spare.push(number);
+            return Err(self.not_made("prepare a segment", &error));
+        }
         let result = self
             .new_header(sequence, keeper.next_number - 1)
             .and_then(|header| {
-                segment.warm()?;
                 segment.write_header(&header, self.directory.is_some())?;
                 Ok(header)
             });
@@ -304,30 +313,33 @@ impl Log {
         {
             let space = self.space.lock();
             let allowed = beyond_limit || space.existing < space.existing_max;
-            let waits = space.disk_full && now_ms < space.retry_ms;
+            let waits = space.obstacle.is_some() && now_ms < space.retry_ms;
             if !allowed || waits || number as usize > self.segments.capacity() {
-                drop(space);
-                return Err(self.full());
+                return Err(space.full());
             }
         }
-        let made = self.make_region(number);
+        let region = self
+            .make_region(number)
+            .map_err(|error| self.not_made("make a segment", &error))?;
+        self.segments.add(Segment::new(number, region, false));
+        keeper.next_number += 1;
         let mut space = self.space.lock();
-        space.disk_full = matches!(&made, Err(error) if is_disk_full(error));
-        space.retry_ms = now_ms + limits::DISK_FULL_RETRY_MS;
-        let result = match made {
-            Ok(region) => {
-                self.segments.add(Segment::new(number, region, false));
-                keeper.next_number += 1;
-                space.existing += 1;
-                Ok(number)
-            }
-            Err(_) if space.disk_full => Err(LogError::Full {
-                segments: space.in_use(),
-            }),
-            Err(error) => Err(self.poison("make a segment", &error)),
-        };
+        space.existing += 1;
+        space.obstacle = None;
         self.publish(&space);
-        result
+        Ok(number)
+    }
+
+    /// What becomes of the failure to get a segment more: the log is full for a while, or fails for good.
+    fn not_made(&self, action: &str, error: &io::Error) -> LogError {
+        if !may_pass(error) {
+            return self.poison(action, error);
+        }
+        let mut space = self.space.lock();
+        space.obstacle = Some(error.to_string().into());
+        space.retry_ms = self.now_ms.load(Ordering::Relaxed) + limits::SEGMENT_RETRY_MS;
+        self.publish(&space);
+        space.full()
     }
 
     fn make_region(&self, number: u32) -> io::Result<Region> {

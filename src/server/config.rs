@@ -20,8 +20,12 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Time for a new connection to say HELLO, in milliseconds.
     pub hello_timeout_ms: u64,
-    /// A connection that takes none of its answers for this long is closed, in milliseconds.
+    /// A connection that takes none of its answers for this long, or leaves off for this long in the middle of a
+    /// request, is closed, in milliseconds.
     pub stall_timeout_ms: u64,
+    /// Memory for requests that have not wholly come, over all connections and beyond what each has to itself, in
+    /// bytes; further large ones are told `LIMIT_REACHED`.
+    pub receive_bytes_max: usize,
 }
 
 impl Default for ServerConfig {
@@ -34,6 +38,7 @@ impl Default for ServerConfig {
             connections_max: limits::CONNECTIONS_DEFAULT,
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
             stall_timeout_ms: STALL_TIMEOUT_MS,
+            receive_bytes_max: limits::RECEIVE_BYTES_DEFAULT,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! One connection: its socket, its decoder, its peer, and the way to its end.
 
 use super::desk::Desk;
+use super::hub::Hub;
 use super::net::NetStream;
 use super::outbox::Written;
 use super::peer::{Peer, Stage};
 use crate::base::code::{ErrorCode, Refusal};
-use crate::base::limits::FRAME_BYTES_MAX;
-use crate::wire::FrameDecoder;
+use crate::base::limits::{FRAME_BYTES_MAX, RECEIVE_BYTES_EACH};
 use crate::wire::hello::HELLO_BYTES_MAX;
+use crate::wire::{FrameDecoder, Reply};
+use std::cmp::Ordering;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A connection that was silent for this long gives its buffers back, in milliseconds.
 const IDLE_MS: u64 = 1_000;
@@ -33,6 +36,8 @@ pub(super) struct Connection<S> {
     heard_ms: u64,
     /// Since when the peer has taken nothing although something waits.
     stalled_ms: Option<u64>,
+    /// How much of the decoder's memory the hub was told of, in bytes.
+    counted_bytes: usize,
     /// Whether it stands in the reactor's list of connections to run.
     pub(super) is_queued: bool,
     /// Whether it stands in the reactor's list of connections to flush.
@@ -57,6 +62,7 @@ impl<S: NetStream> Connection<S> {
             opened_ms: now_ms,
             heard_ms: now_ms,
             stalled_ms: None,
+            counted_bytes: 0,
             is_queued: false,
             is_touched: false,
             is_holding: false,
@@ -93,10 +99,49 @@ impl<S: NetStream> Connection<S> {
         if self.peer.is_served() && self.readable && !self.has_frames {
             self.read(desk.now_ms);
             self.carry_out(desk);
+            self.weigh(desk);
         }
         if !self.peer.is_served() {
             desk.drop_waiters(&mut self.peer);
         }
+    }
+
+    /// Gives memory back while all connections together have too much: what it does not need, and if it took more just
+    /// now that of a request of which a part has come. What every connection has to itself is left to it.
+    fn weigh(&mut self, desk: &mut Desk) {
+        let before = self.counted_bytes;
+        self.count_bytes(&desk.hub);
+        let (limit, all) = (desk.hub.config.receive_bytes_max, &desk.hub.receiving);
+        if self.counted_bytes == 0 || all.load(Relaxed) <= limit {
+            return;
+        }
+        self.decoder.release_memory();
+        if self.counted_bytes > before
+            && let Some(header) = self.decoder.give_up_frame()
+        {
+            let text = "the server has too many bytes of requests that have not wholly come; try again later";
+            let refusal = Refusal::new(ErrorCode::LimitReached, text);
+            desk.refuse(&mut self.peer, Reply::to(&header), &refusal);
+        }
+        self.count_bytes(&desk.hub);
+    }
+
+    /// Tells the hub how much memory the decoder has. Buffers grow and shrink seldom.
+    fn count_bytes(&mut self, hub: &Hub) {
+        let bytes = self.decoder.memory().saturating_sub(RECEIVE_BYTES_EACH);
+        let before = std::mem::replace(&mut self.counted_bytes, bytes);
+        // Relaxed: a count, which nothing else is read by.
+        match bytes.cmp(&before) {
+            Ordering::Equal => 0,
+            Ordering::Greater => hub.receiving.fetch_add(bytes - before, Relaxed),
+            Ordering::Less => hub.receiving.fetch_sub(before - bytes, Relaxed),
+        };
+    }
+
+    /// Its memory goes with it.
+    pub(super) fn forget_bytes(&mut self, hub: &Hub) {
+        hub.receiving.fetch_sub(self.counted_bytes, Relaxed);
+        self.counted_bytes = 0;
     }
 
     /// Carries out all whole frames, until the outbox is full.
@@ -216,9 +261,15 @@ impl<S: NetStream> Connection<S> {
         {
             self.peer.stage = Stage::Gone;
         }
+        let is_halfway = self.decoder.pending() > 0 && !self.has_frames && !self.readable;
+        if self.peer.is_served() && is_halfway && silent_ms >= config.stall_timeout_ms {
+            // Half a request, which may be large. Nobody else than its peer can end it.
+            self.peer.stage = Stage::Gone;
+        }
         if silent_ms > IDLE_MS {
             self.decoder.release_memory();
             self.peer.outbox.release_memory();
+            self.count_bytes(&desk.hub);
         }
         desk.sweep(&mut self.peer);
     }

@@ -8,6 +8,7 @@
 use super::orphans::Lease;
 use crate::base::job::{JobId, Token};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Entries below which it is not worth looking for ended ones, where no window waits for them.
@@ -99,12 +100,13 @@ impl Holdings {
     /// A delivery ended, if it is one of these.
     #[inline]
     pub(super) fn remove(&mut self, token: Token) -> Option<Freed> {
-        let holding = self.by_job.get(&token.id.0)?;
-        if holding.attempt != token.attempt {
-            return None;
+        match self.by_job.entry(token.id.0) {
+            Entry::Occupied(held) if held.get().attempt == token.attempt => {
+                let holding = held.remove();
+                Some(self.freed(holding))
+            }
+            _ => None,
         }
-        let holding = self.by_job.remove(&token.id.0)?;
-        Some(self.freed(holding))
     }
 
     /// The lease was extended on this connection; says whether it is held here.

@@ -36,6 +36,8 @@ pub(super) struct Hub {
     pub(super) background_bells: [Bell; 2],
     /// Connections there are, those of all reactors.
     pub(super) connections: AtomicUsize,
+    /// Memory of all connections for requests that have not wholly come, in bytes, beyond what each has to itself.
+    pub(super) receiving: AtomicUsize,
     stage: AtomicU8,
     /// Whether the reactors are gone, so that the agents behind them can go as well.
     retired: AtomicBool,
@@ -53,6 +55,7 @@ impl Hub {
             flush_bell: Bell::default(),
             background_bells: Default::default(),
             connections: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
             stage: AtomicU8::new(Stage::Serving as u8),
             retired: AtomicBool::new(false),
             failure: Mutex::new(None),

@@ -54,6 +54,8 @@ pub struct FrameDecoder {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes still to come of a frame that was given up.
+    to_drop: usize,
     len_max: u32,
 }
 
@@ -64,6 +66,7 @@ impl FrameDecoder {
             buffer: Vec::new(),
             start: 0,
             end: 0,
+            to_drop: 0,
             len_max,
         }
     }
@@ -113,6 +116,9 @@ impl FrameDecoder {
             "more bytes than there was space for"
         );
         self.end += count;
+        let dropped = self.to_drop.min(self.pending());
+        self.start += dropped;
+        self.to_drop -= dropped;
         if self.end == self.buffer.len() && self.buffer.len() < READ_BYTES_MAX {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
@@ -151,11 +157,48 @@ impl FrameDecoder {
         self.end - self.start
     }
 
+    /// Memory that it holds, in bytes.
+    pub fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Gives the memory back when nothing is pending; for connections that are idle.
     pub fn release_memory(&mut self) {
         if self.start == self.end {
-            *self = Self::new(self.len_max);
+            (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
         }
+    }
+
+    /// Gives up the frame of which a part has come, and its memory: what is still to come of it is dropped, and the
+    /// frames behind it follow as ever. Returns its header; `None`, and nothing is given up, where not even that is
+    /// there, or whole frames are, or no frame that is allowed.
+    ///
+    /// ```
+    /// use ackring::wire::{FrameDecoder, FrameWriter, Op};
+    /// let mut bytes = vec![0; 64];
+    /// bytes[0] = 64;
+    /// FrameWriter::begin(&mut bytes, Op::Ping as u16, 0, 2, 0).finish();
+    ///
+    /// let mut decoder = FrameDecoder::new(1024);
+    /// decoder.extend(&bytes[..40]);
+    /// assert_eq!(decoder.give_up_frame().map(|header| header.len.get()), Some(64));
+    /// assert_eq!(decoder.memory(), 0);
+    /// decoder.extend(&bytes[40..]);
+    /// let next = decoder.next_frame()?.expect("the frame behind");
+    /// assert_eq!(next.header.correlation.get(), 2);
+    /// # Ok::<(), ackring::wire::BadFrame>(())
+    /// ```
+    pub fn give_up_frame(&mut self) -> Option<Header> {
+        let (header, _) = Header::read_from_prefix(&self.buffer[self.start..self.end]).ok()?;
+        let len = header.len.get();
+        let to_come = (len as usize).checked_sub(self.pending())?;
+        if to_come == 0 || len > self.len_max || !len.is_multiple_of(8) {
+            return None;
+        }
+        self.start = self.end;
+        self.to_drop = to_come;
+        self.release_memory();
+        Some(header)
     }
 }
 

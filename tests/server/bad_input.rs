@@ -329,6 +329,69 @@ fn whoever_reads_nothing_is_not_read_either_and_stops_nobody() {
     }
 }
 
+/// An enqueue of one job of 900,000 bytes, under that correlation.
+fn large(queue: u32, correlation: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let jobs = batch(&["x".repeat(900_000).as_str()], &JobOptions::default());
+    compose::enqueue(&mut bytes, correlation, 0, queue, None, &jobs);
+    bytes
+}
+
+#[test]
+fn requests_that_never_wholly_came_took_any_amount_of_memory() {
+    let server = start_with(
+        None,
+        ServerConfig {
+            threads: 1,
+            receive_bytes_max: 1 << 20,
+            ..config()
+        },
+    );
+    let mut slow = Peer::connect(&server);
+    let queue = slow.open("q");
+    let request = large(queue, 77);
+    let (now, later) = request.split_at(600_000);
+    slow.send(now);
+    let mut other = Peer::connect(&server);
+    other.open("q");
+    // In each turn of its reactor the server reads from both.
+    (0..100).for_each(|_| other.ping());
+    other.send(&large(queue, 78));
+    let refused = other.answer(78);
+    assert_eq!(refused.code(), ErrorCode::LimitReached);
+    assert!(refused.error().retry_ms > 0);
+    // Its connection is whole, and small requests go through; so does the one that was begun first.
+    assert_eq!(other.enqueue(queue, &["small"]).len(), 1);
+    slow.send(later);
+    assert_eq!(slow.answer(77).outcome().ids.len(), 1);
+    drop(slow);
+    // What the first one held is free again once it is gone.
+    let ids = loop {
+        other.send(&large(queue, 79));
+        let answer = other.answer(79);
+        if !answer.header.is_error() {
+            break answer.outcome().ids;
+        }
+    };
+    assert_eq!(ids.len(), 1);
+}
+
+#[test]
+fn whoever_left_off_in_the_middle_of_a_request_was_waited_for_for_ever() {
+    let server = start_with(
+        None,
+        ServerConfig {
+            stall_timeout_ms: 50,
+            ..config()
+        },
+    );
+    let mut peer = Peer::connect(&server);
+    let queue = peer.open("q");
+    peer.send(&large(queue, 77)[..600_000]);
+    assert_eq!(peer.last_words(), None);
+    is_alive(&server);
+}
+
 #[test]
 fn a_subscriber_that_reads_nothing_stops_nobody() {
     let server = start_with(

@@ -81,6 +81,7 @@ pub struct Counters {
     pub syncs: u64,
     pub syncs_failed: u64,
     pub refused_for_space: u64,
+    pub opens_refused: u64,
     pub reads_failed: u64,
     pub power_cuts: u64,
     pub sectors_lost: u64,
@@ -155,6 +156,8 @@ struct State {
     /// What the caches held when the machine stopped.
     frozen: Option<Vec<Vec<u8>>>,
     fail_sync_in: Option<u64>,
+    /// What the system says instead of opening or making a file.
+    opens_refused: Option<rustix::io::Errno>,
     /// Another after each power cut.
     machine: u128,
     counters: Counters,
@@ -406,6 +409,17 @@ impl State {
         }
     }
 
+    /// Whether a file may be opened or made.
+    fn check_opens(&mut self) -> io::Result<()> {
+        match self.opens_refused {
+            Some(errno) => {
+                self.counters.opens_refused += 1;
+                Err(os_error(errno))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn find(&self, name: &str) -> io::Result<usize> {
         let found = self.names.get(name).copied();
         found.ok_or_else(|| os_error(rustix::io::Errno::NOENT))
@@ -436,6 +450,7 @@ impl State {
         self.frozen = None;
         self.meanwhile = None;
         self.fail_sync_in = None;
+        self.opens_refused = None;
     }
 
     fn kill(&mut self) {
@@ -544,6 +559,7 @@ impl SimDisk {
             die_at: None,
             frozen: None,
             fail_sync_in: None,
+            opens_refused: None,
             machine: 1,
             counters: Counters::default(),
         })))
@@ -617,6 +633,11 @@ impl SimDisk {
     /// Bytes that all files together may have from now on.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().options.capacity_bytes = bytes;
+    }
+
+    /// Until the next crash, or `None`, this is what the system says instead of opening or making a file.
+    pub fn refuse_opens(&self, errno: Option<rustix::io::Errno>) {
+        self.state().opens_refused = errno;
     }
 
     /// Bytes that all files have.
@@ -702,6 +723,7 @@ impl SimDisk {
             die_at: None,
             frozen,
             fail_sync_in: None,
+            opens_refused: None,
             machine: state.machine,
             counters: Counters::default(),
         })))
@@ -826,12 +848,14 @@ impl DiskDirectory for SimDirectory {
 
     fn open(&self, name: &str, _to_write: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.begin()?;
+        state.check_opens()?;
         let inode = state.find(name)?;
         Ok(self.file(&mut state, inode))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.begin()?;
+        state.check_opens()?;
         let inode = state.inodes.len();
         state.inodes.push(Inode::new(Vec::new()));
         state.names.insert(name.to_owned(), inode);

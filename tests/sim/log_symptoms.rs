@@ -1,7 +1,9 @@
 //! What the simulation of the log found, each as a short story.
 
 use crate::disk::{SimDisk, SimOptions};
+use ackring::limits::SEGMENT_RETRY_MS;
 use ackring::log::{Log, LogConfig, OpenError, Room};
+use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +39,56 @@ fn roll(log: &Log, number: u64) {
     let sequence = log.tail().sequence();
     while log.tail().sequence() == sequence {
         append(log, number, 1024, 0);
+    }
+}
+
+/// A process may have too many files open, or may lose a permission, at the moment at which the log needs a segment more.
+#[test]
+fn a_log_that_could_open_no_file_for_a_moment_was_poisoned() {
+    for errno in [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::PERM,
+        Errno::ACCESS,
+    ] {
+        let disk = SimDisk::new(1, SimOptions::default());
+        let (log, _) = open(&disk, 24).unwrap();
+        let mut now_ms = NOW_MS;
+        let mut step = |log: &Log| {
+            now_ms += SEGMENT_RETRY_MS;
+            log.step(now_ms, 10);
+        };
+        step(&log);
+        disk.refuse_opens(Some(errno));
+        let mut numbers = 0..;
+        let mut refused_in = |room: Room| loop {
+            match log.claim(1024, room) {
+                Ok(mut claim) => {
+                    claim.put(&numbers.next().unwrap_or(0u64).to_le_bytes());
+                    claim.commit(1, 0, NOW_MS, 1);
+                }
+                Err(error) => break error.to_string(),
+            }
+        };
+        // New jobs first, and then there is still room for what frees the log.
+        let refused = refused_in(Room::Enqueue);
+        assert!(refused.contains(&errno.to_string()), "{refused}");
+        let before = log.tail();
+        step(&log);
+        refused_in(Room::Settle);
+        assert!(log.tail() > before, "what was refused has left room to settle");
+        assert_eq!((log.poisoned(), log.sync().is_ok()), (None, true));
+        disk.refuse_opens(None);
+        step(&log);
+        let before = log.tail();
+        refused_in(Room::Enqueue);
+        assert!(log.tail() > before, "a segment is tried again");
+        let written = numbers.start;
+        drop(log);
+        disk.crash_kill();
+        let (_, found) = open(&disk, 24).unwrap();
+        assert!(found.into_iter().eq(0..written), "{written} were written");
     }
 }
 

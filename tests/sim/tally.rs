@@ -56,6 +56,7 @@ impl Tally {
             ("syncs", disk.syncs),
             ("failed syncs", disk.syncs_failed),
             ("writes refused for want of space", disk.refused_for_space),
+            ("files not opened", disk.opens_refused),
             ("sectors lost", disk.sectors_lost),
             ("sectors torn", disk.sectors_torn),
             ("names lost", disk.names_lost),

@@ -4,6 +4,7 @@ use crate::actor::Crash;
 use crate::life::Life;
 use crate::world::{Ending, World};
 use ackring::server::ServeError;
+use rustix::io::Errno;
 
 /// What the weights of trouble are relative to.
 const TURNS: u64 = 100_000;
@@ -81,14 +82,24 @@ impl World {
         let segments = self.rng.range(0, 2);
         let room = segments * u64::from(self.engine.segment_bytes) + self.rng.below(4_096);
         let for_ms = self.rng.pick(&[20, 400, 4_000]);
-        self.disk.set_capacity(self.disk.used() + room);
         self.full_until_ms = Some(self.elapsed_ms + for_ms);
+        if self.rng.per_mille(300) {
+            let errno = self
+                .rng
+                .pick(&[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::PERM]);
+            self.disk.refuse_opens(Some(errno));
+            self.trace
+                .note(format!("no file can be opened, for {for_ms} ms: {errno}"));
+            return;
+        }
+        self.disk.set_capacity(self.disk.used() + room);
         self.trace
             .note(format!("the disk has room for {room} bytes, for {for_ms} ms"));
     }
 
     fn free_disk(&mut self) {
         self.full_until_ms = None;
+        self.disk.refuse_opens(None);
         self.disk.set_capacity(u64::MAX);
     }
 

@@ -138,6 +138,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         self.net.forget(&mut connection.stream);
+        connection.forget_bytes(&self.hub);
         self.desk.forsake(&mut connection.peer);
         if connection.is_counted {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);

@@ -205,5 +205,22 @@ impl Run {
         let on_ext4 = machine.is_on_ext4();
         let disk = machine.off().after_power_cut(&mut self.random);
         self.machine = Machine::on(&self.home, disk, on_ext4);
+        self.be_another_machine();
+    }
+
+    /// The power of this machine was not cut, and the server is not to think that it still has what was not synced:
+    /// the note of which machine it ran on (`machine`, see FORMAT.md) is changed to that of another one.
+    fn be_another_machine(&self) {
+        let Some(machine) = &self.machine else { return };
+        let path = self.home.path(machine.data()).join("machine");
+        let Ok(mut note) = std::fs::read(&path) else {
+            return;
+        };
+        if note.len() == 48 {
+            note[24..40].copy_from_slice(&u128::from(self.cuts).to_le_bytes());
+            let sum = ackring::base::crc::crc32c(0, &note[..44]);
+            note[44..].copy_from_slice(&sum.to_le_bytes());
+            std::fs::write(&path, note).unwrap();
+        }
     }
 }

@@ -205,7 +205,7 @@ impl Oracle {
                     .iter()
                     .any(|resume| self.may_apply(*resume));
                 let swept = self.may_be_swept(queue, self.requests[request].first_sent);
-                let resumed = self.queues[queue].resume_sent > self.requests[request].first_sent;
+                let resumed = self.queues[queue].resume_at > self.requests[request].first_sent;
                 if !open && !resumed && !swept && safe != Safe::Memory && self.requests[request].sends == 1 {
                     self.queues[queue].paused = Some(event);
                 }
@@ -215,6 +215,8 @@ impl Oracle {
                 if others.unanswered == 0 {
                     self.queues[queue].resumes.remove(&request);
                 }
+                // It may have been carried out just now, behind a pause that was sent in between.
+                self.queues[queue].resume_at = event;
                 self.queues[queue].paused = None;
             }
             _ => {}

@@ -162,8 +162,8 @@ struct QueueFacts {
     paused: Option<Event>,
     pauses: BTreeSet<RequestRef>,
     resumes: BTreeSet<RequestRef>,
-    /// When the last of them was sent.
-    resume_sent: Event,
+    /// When one of them was last sent or answered.
+    resume_at: Event,
 }
 
 /// See the [module](self).
@@ -235,7 +235,7 @@ impl Oracle {
             paused: None,
             pauses: BTreeSet::new(),
             resumes: BTreeSet::new(),
-            resume_sent: 0,
+            resume_at: 0,
         };
         Self {
             trace,

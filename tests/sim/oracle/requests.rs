@@ -196,7 +196,7 @@ impl Oracle {
             }
             Ask::Resume(queue) => {
                 self.queues[queue].resumes.insert(request);
-                self.queues[queue].resume_sent = self.event;
+                self.queues[queue].resume_at = self.event;
                 self.queues[queue].paused = None;
             }
             _ => {}
