@@ -37,6 +37,11 @@ impl Peer for Beanstalk {
         "put, reserve, delete"
     }
 
+    /// Each job is asked for by a command of its own, which is answered though there is none.
+    fn take_max(&self) -> usize {
+        1
+    }
+
     fn version(&self) -> Option<String> {
         version_of("beanstalkd", "-v")
     }

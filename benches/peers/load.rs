@@ -256,8 +256,12 @@ fn worker(
     let start = shared.clock();
     let mut worker = connected?;
     let mut times = Histogram::<u64>::new_with_bounds(1, NS_MAX, 3).map_err(io::Error::other)?;
+    let take = match work.rate {
+        Some(_) => work.take.min(peer.take_max()),
+        None => work.take,
+    };
     while !shared.is_drained() {
-        worker.take(work.take, work.batch, &mut |event| match event {
+        worker.take(take, work.batch, &mut |event| match event {
             Event::Came(payload) => {
                 shared.came.fetch_add(1, Relaxed);
                 if work.rate.is_some() {

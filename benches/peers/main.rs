@@ -64,7 +64,7 @@ const WORKS: [Work; 4] = [
     Work {
         name: "Enqueue to delivery",
         batch: 1,
-        take: 1,
+        take: 64,
         in_flight: 64,
         producers: 1,
         workers: 1,

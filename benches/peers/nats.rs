@@ -208,21 +208,15 @@ struct Worker {
 
 impl Work for Worker {
     fn take(&mut self, jobs_max: usize, _: usize, told: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let acked = self.replies.len();
-        for reply in self.replies.drain(..) {
-            let out = &mut self.session.wire.out;
-            out.extend_from_slice(b"PUB ");
-            out.extend_from_slice(&reply);
-            out.extend_from_slice(b" 4\r\n+ACK\r\n");
-        }
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.w", self.queue);
         let pull = format!(r#"{{"batch":{jobs_max},"expires":200000000}}"#);
         self.session.publish(&subject, true, pull.as_bytes());
         self.session.wire.flush()?;
-        // Nobody confirms them.
-        told(Event::Acked(acked));
         // A pull ends with its last job, or with a status when the rest of it does not come in time.
         for _ in 0..jobs_max {
+            if !self.session.wire.is_buffered() {
+                self.ack(told)?;
+            }
             let message = self.session.message()?;
             if message.is_status {
                 break;
@@ -230,6 +224,22 @@ impl Work for Worker {
             told(Event::Came(message.payload));
             self.replies.push(message.reply);
         }
+        self.ack(told)
+    }
+}
+
+impl Worker {
+    /// Acks what has come. Nobody confirms that.
+    fn ack(&mut self, told: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        let acked = self.replies.len();
+        for reply in self.replies.drain(..) {
+            let out = &mut self.session.wire.out;
+            out.extend_from_slice(b"PUB ");
+            out.extend_from_slice(&reply);
+            out.extend_from_slice(b" 4\r\n+ACK\r\n");
+        }
+        self.session.wire.flush()?;
+        told(Event::Acked(acked));
         Ok(())
     }
 }

@@ -53,6 +53,10 @@ pub trait Peer: Sync {
     fn acks(&self) -> &'static str;
     /// The version, `None` when it is not installed.
     fn version(&self) -> Option<String>;
+    /// Jobs that a worker takes at a time when few are there: as many as there are, where the peer answers with those.
+    fn take_max(&self) -> usize {
+        usize::MAX
+    }
     fn start(&self, directory: &Path, port: u16) -> io::Result<Server>;
     /// Makes an empty queue.
     fn prepare(&self, address: &str, queue: &str) -> io::Result<()>;
