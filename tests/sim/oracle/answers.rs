@@ -509,8 +509,10 @@ impl Oracle {
             let job = &self.jobs[&id];
             broken!(
                 "lost-job",
-                "job {id:016x} (born {:?}) is said not to be there, and nothing can have ended it",
-                job.born
+                "job {id:016x} (born {:?}, there at {}) is said not to be there, and nothing can have ended it: {:?}",
+                job.born,
+                job.alive_at,
+                self.queues[self.intents[job.intent].queue].sweeps
             );
         }
         if let Some(job) = self.jobs.get_mut(&id) {

@@ -1,6 +1,6 @@
 //! Facts about single jobs.
 
-use super::{Delivery, Event, IntentRef, Job, Oracle, Safe, broken};
+use super::{Delivery, Event, Intent, IntentRef, Job, Oracle, Safe, Verdict, broken};
 use crate::oracle::RequestRef;
 use ackring::Durability;
 use std::collections::BTreeSet;
@@ -79,8 +79,17 @@ impl Oracle {
         }
         self.intents[intent].job = Some(id);
         self.intents[intent].lost = false;
-        let record = &self.requests[request];
-        let alive_at = record.first_sent;
+        // Of requests under one key that are not answered, any may be the one that made the job.
+        let is_same = |other: &&Intent| {
+            let is_open = matches!(
+                self.requests[other.request].verdict,
+                Verdict::Open | Verdict::Unknown
+            );
+            other.stamp == stamp && other.job.is_none() && is_open
+        };
+        let others = self.intents.iter().filter(is_same);
+        let others = others.map(|other| self.requests[other.request].first_sent);
+        let alive_at = others.fold(self.requests[request].first_sent, Event::min);
         self.jobs.insert(
             id,
             Job {
