@@ -39,12 +39,23 @@ impl Link {
     pub(super) fn drain_on(&mut self, now_ms: u64) {
         let open = !self.party.borrow().pending.is_empty()
             || self.sent.values().any(|(what, _)| *what == What::Look);
-        if open || now_ms < self.drain.wait_until_ms || self.handles.contains(&None) {
+        if open || now_ms < self.drain.wait_until_ms {
             return;
         }
         self.judge_probe();
         let queues = self.handles.len();
         let queue = self.drain.queue;
+        // A full log makes no queue before jobs of the others are worked off.
+        let is_closed = |queue: &usize| self.handles[*queue].is_none();
+        let is_one_closed = (0..queues).any(|queue| is_closed(&queue));
+        let is_early = matches!(self.drain.task, Task::Resume | Task::Redrive);
+        if is_early && queue < queues && is_closed(&queue) {
+            self.drain.queue += 1;
+            return;
+        }
+        if is_one_closed && matches!(self.drain.task, Task::Purge | Task::Probe) {
+            return;
+        }
         let key = match self.drain.task {
             Task::Resume if queue < queues => {
                 self.drain.queue += 1;
@@ -57,9 +68,12 @@ impl Link {
             }
             Task::Redrive => return self.go(Task::Reserve),
             Task::Reserve => {
+                let opened: Vec<usize> = (0..queues).filter(|queue| !is_closed(queue)).collect();
+                if opened.is_empty() {
+                    return;
+                }
                 self.drain.task = Task::Settle;
-                let all = (0..queues).collect();
-                Some(self.party.borrow_mut().reserve(all, 100, 0, 0, LEASE_MS))
+                Some(self.party.borrow_mut().reserve(opened, 100, 0, 0, LEASE_MS))
             }
             Task::Settle => {
                 let held = self.party.borrow_mut().due(u64::MAX, 1_000);
@@ -74,6 +88,10 @@ impl Link {
                 };
                 let settlings: Vec<Settling> = held.iter().map(ack).collect();
                 Some(self.party.borrow_mut().settle(&settlings))
+            }
+            Task::List if is_one_closed => {
+                self.drain.wait_until_ms = now_ms + 20;
+                return self.go(Task::Resume);
             }
             Task::List => return self.look(now_ms),
             Task::Purge if queue < queues => {

@@ -72,6 +72,9 @@ pub struct Link {
     pub drain: super::drain::Drain,
 }
 
+/// No server asks a client to wait for longer.
+const RETRY_MS_MAX: u64 = 60_000;
+
 impl Link {
     pub fn new(party: Rc<RefCell<Party>>, stage: Rc<Stage>, dice: Rng) -> Self {
         let queues = stage.plan.queues.len();
@@ -186,8 +189,11 @@ impl Link {
     fn resend(&mut self) {
         let keys: Vec<u64> = {
             let party = self.party.borrow();
-            let idle =
-                |pending: &super::party::Pending| pending.on.is_none() && pending.retry_ms <= self.now_ms;
+            let idle = |pending: &super::party::Pending| {
+                // Later than any server asks for: the wall clock was set back meanwhile.
+                let is_due = pending.retry_ms <= self.now_ms || pending.retry_ms > self.now_ms + RETRY_MS_MAX;
+                pending.on.is_none() && is_due
+            };
             let idle = party.pending.iter().filter(|(_, pending)| idle(pending));
             idle.map(|(key, _)| *key).collect()
         };
