@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use zerocopy::IntoBytes;
 
 const SEGMENT_SUFFIX: &str = ".segment";
@@ -35,6 +36,9 @@ pub(super) struct Directory {
     path: PathBuf,
     disk: Box<dyn DiskDirectory>,
     machine: Option<[u8; 16]>,
+    /// What [`vouch`](Self::vouch) wrote, in a file that stays open: when it is to be taken back it may be that no
+    /// file can be opened.
+    vouched: OnceLock<(Box<dyn DiskFile>, Voucher)>,
 }
 
 /// A segment file as found. It is not kept open: a log may have more files than a process may open at once.
@@ -63,6 +67,7 @@ impl Directory {
             path: path.to_owned(),
             disk: disk.lock(path, to_write)?,
             machine: disk.machine(),
+            vouched: OnceLock::new(),
         })
     }
 
@@ -218,7 +223,7 @@ impl Directory {
 
     /// Writes down how many segment files there are, by name and on the disk.
     pub(super) fn count_segments(&self, count: SegmentCount) -> io::Result<()> {
-        self.write_small(COUNT_NAME, &count.encode())
+        self.write_small(COUNT_NAME, &count.encode()).map(drop)
     }
 
     /// Who vouches for what a start of the log wrote and did not sync.
@@ -262,24 +267,30 @@ impl Directory {
         match self.write_small(VOUCHER_NAME, &voucher.encode()) {
             // Then what a killed writer left of it is taken for a power cut's work, which is no reason not to serve.
             Err(error) if may_pass(&error) => Ok(()),
-            other => other,
+            Err(error) => Err(error),
+            Ok(file) => {
+                let _ = self.vouched.set((file, voucher));
+                Ok(())
+            }
         }
     }
 
     /// A sync failed: what was written before may be gone although the machine goes on.
     pub(super) fn disown(&self) {
-        let Ok(Some(voucher)) = self.voucher() else { return };
-        let voucher = Voucher {
-            machine: NO_MACHINE,
-            ..voucher
-        };
         // Best effort; not synced, as it is to be read by who comes next on this machine, and the disk fails.
-        let file = self.disk.open(VOUCHER_NAME, true);
-        let _ = file.and_then(|file| file.write_all_at(&voucher.encode(), 0));
+        let void = |file: &dyn DiskFile, voucher: Voucher| {
+            let machine = NO_MACHINE;
+            let _ = file.write_all_at(&Voucher { machine, ..voucher }.encode(), 0);
+        };
+        if let Some((file, voucher)) = self.vouched.get() {
+            void(&**file, *voucher);
+        } else if let (Ok(Some(voucher)), Ok(file)) = (self.voucher(), self.disk.open(VOUCHER_NAME, true)) {
+            void(&*file, voucher);
+        }
     }
 
     /// Writes a file of a few bytes, within a sector, by name and on the disk.
-    fn write_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write_small(&self, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
         let (file, is_new) = match self.disk.open(name, true) {
             Ok(file) => (file, false),
             Err(error) if error.kind() == ErrorKind::NotFound => (self.disk.create(name)?, true),
@@ -287,7 +298,10 @@ impl Directory {
         };
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
-        if is_new { self.disk.sync() } else { Ok(()) }
+        if is_new {
+            self.disk.sync()?;
+        }
+        Ok(file)
     }
 
     /// Opens a segment file for mapping. One that was cut (which is told as corruption before, unless it was a

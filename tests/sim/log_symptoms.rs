@@ -232,6 +232,19 @@ fn what_stood_behind_a_gap_that_a_failed_sync_left_came_back() {
     assert_eq!(open(&disk, 8).unwrap().1, [1]);
 }
 
+/// The log could not say that it must not be believed, and the next start took what stood behind the gap for whole.
+#[test]
+fn what_stood_behind_a_gap_came_back_where_no_file_could_be_opened_as_the_sync_failed() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let log = write_with_gap(&disk);
+    disk.fail_sync_in(0);
+    disk.refuse_opens(Some(Errno::MFILE));
+    log.sync().unwrap_err();
+    drop(log);
+    disk.crash_kill();
+    assert_eq!(open(&disk, 8).unwrap().1, [1]);
+}
+
 /// Where the process was killed the gap is a writer's that died, and the others' records count; also when the power
 /// fails once a start has seen them.
 #[test]

@@ -130,6 +130,7 @@ impl Oracle {
             }
             Verdict::Unknown | Verdict::Open => {
                 record.verdict = Verdict::Open;
+                self.expect_settlings(request);
                 // A purge or a deletion may go on from now on.
                 let sweeps = self.queues.iter_mut().flat_map(|queue| &mut queue.sweeps);
                 for sweep in sweeps.filter(|sweep| sweep.request == request) {
@@ -171,10 +172,8 @@ impl Oracle {
 
     /// Notes what may happen now that a request is on its way.
     fn expect(&mut self, request: RequestRef) {
+        self.expect_settlings(request);
         let ask = self.requests[request].ask.clone();
-        for settling in ask.settlings() {
-            self.expect_settling(request, settling);
-        }
         match ask {
             Ask::Cancel(ids) => {
                 for id in ids {
@@ -200,6 +199,15 @@ impl Oracle {
                 self.queues[queue].paused = None;
             }
             _ => {}
+        }
+    }
+
+    /// Notes the deliveries that a request may settle. Anew with every sending: a power cut takes hand-outs that were
+    /// no more than written, their numbers with them, and what the server had applied of the request. So the same
+    /// token, sent again on its word that it knows nothing of it, is that of a delivery made since, and settles it.
+    fn expect_settlings(&mut self, request: RequestRef) {
+        for settling in self.requests[request].ask.clone().settlings() {
+            self.expect_settling(request, settling);
         }
     }
 
