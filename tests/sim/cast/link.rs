@@ -241,6 +241,11 @@ impl Link {
                 self.handles[queue] = Some(handle);
                 self.by_handle.insert(handle, queue);
             }
+            // A full log makes no queue before jobs of others are worked off, and the drainer, who does that, waits for
+            // everybody to come to an end.
+            (What::Open(queue), Some((ErrorCode::LogFull, _))) if self.stage.mood.get() == Mood::Finish => {
+                self.party.borrow_mut().give_up(queue);
+            }
             // No space for it: once more, later.
             (What::Open(_) | What::Nothing | What::Look, Some(_)) => {}
             (What::Request(key), error) => self.request_answered(key, sent, &header, frame.body, error),

@@ -135,6 +135,18 @@ impl Party {
         });
     }
 
+    /// The queue cannot be made again: nobody sends once more what names it, and what was sent may have been applied.
+    pub fn give_up(&mut self, queue: usize) {
+        let oracle = self.stage.oracle.clone();
+        self.pending.retain(|_, pending| {
+            let is_idle = pending.on.is_none() && pending.queues.contains(&queue);
+            if is_idle {
+                oracle.borrow_mut().abandoned(pending.request);
+            }
+            !is_idle
+        });
+    }
+
     /// The server has forgotten the session: nobody knows what became of what was sent.
     pub fn forgotten(&mut self) {
         for pending in self.pending.values() {
