@@ -298,7 +298,7 @@ impl Oracle {
             (_, Some(Durability::Synced)) => Safe::Synced,
             _ => Safe::Written(self.event),
         };
-        let born_ms = self.requests[self.intents[intent].request].first_sent_ms;
+        let born_ms = self.earliest(intent).first_sent_ms;
         let held_ms = asked_ms.max(born_ms);
         let touched = self.sent_under(seen.id, seen.attempt);
         let delivery = Delivery {

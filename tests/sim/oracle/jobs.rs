@@ -2,6 +2,7 @@
 
 use super::{Delivery, Event, Intent, IntentRef, Job, Oracle, Safe, Verdict, broken};
 use crate::oracle::RequestRef;
+use crate::oracle::requests::Record;
 use ackring::Durability;
 use std::collections::BTreeSet;
 
@@ -79,17 +80,7 @@ impl Oracle {
         }
         self.intents[intent].job = Some(id);
         self.intents[intent].lost = false;
-        // Of requests under one key that are not answered, any may be the one that made the job.
-        let is_same = |other: &&Intent| {
-            let is_open = matches!(
-                self.requests[other.request].verdict,
-                Verdict::Open | Verdict::Unknown
-            );
-            other.stamp == stamp && other.job.is_none() && is_open
-        };
-        let others = self.intents.iter().filter(is_same);
-        let others = others.map(|other| self.requests[other.request].first_sent);
-        let alive_at = others.fold(self.requests[request].first_sent, Event::min);
+        let alive_at = self.earliest(intent).first_sent;
         self.jobs.insert(
             id,
             Job {
@@ -109,6 +100,29 @@ impl Oracle {
             },
         );
         self.counts.accepted += 1;
+    }
+
+    /// The request that the job of an intent came from. Of requests under one key that are not answered any may be it:
+    /// the one that was sent first.
+    pub(super) fn earliest(&self, intent: IntentRef) -> &Record {
+        let Intent { stamp, request, .. } = self.intents[intent];
+        let is_same = |other: &&Intent| {
+            let is_open = matches!(
+                self.requests[other.request].verdict,
+                Verdict::Open | Verdict::Unknown
+            );
+            other.stamp == stamp && other.job.is_none() && is_open
+        };
+        let others = self.intents.iter().filter(is_same);
+        let others = others.map(|other| &self.requests[other.request]);
+        let own = &self.requests[request];
+        others.fold(own, |first, other| {
+            if other.first_sent < first.first_sent {
+                other
+            } else {
+                first
+            }
+        })
     }
 
     /// A job that was seen before an answer told of it was taken for another's of the same content: that one has the
