@@ -10,12 +10,13 @@
     reason = "a benchmark reads the clock, and one that cannot go on should panic where it stands"
 )]
 
-use ackring::engine::{DeliveryHead, DeliverySink, Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+mod common;
+
+use ackring::engine::{Engine, EngineConfig, EnqueueReply, RequestId};
 use ackring::log::{Log, LogConfig, LogError, Room};
 use ackring::ring::{ChunkPool, Ring};
-use ackring::{
-    Durability, EnqueueBatch, EnqueueBuilder, JobOptions, QueueOptions, SettleBatch, SettleBuilder, Token,
-};
+use ackring::{Durability, EnqueueBatch, JobOptions, QueueOptions};
+use common::{Worker, batch_of};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -127,47 +128,6 @@ fn ring(crowd: (usize, bool), batch: usize) -> f64 {
     rate(total, timed(crowd, body, || 0))
 }
 
-#[derive(Default)]
-struct Worker {
-    tokens: Vec<Token>,
-    settles: SettleBuilder,
-    bytes: Vec<u8>,
-    items: Vec<ackring::ItemError>,
-}
-
-impl DeliverySink for Worker {
-    fn room(&self) -> (usize, usize) {
-        (usize::MAX, usize::MAX)
-    }
-
-    fn push(&mut self, head: &DeliveryHead, _: &[u8]) {
-        self.tokens.push(head.token);
-    }
-}
-
-impl Worker {
-    fn work(&mut self, engine: &Engine, queue: QueueId, batch: usize) -> usize {
-        self.tokens.clear();
-        engine
-            .reserve(&[queue], batch, 0, RequestId::NONE, NOW_MS, self)
-            .unwrap();
-        if self.tokens.is_empty() {
-            return 0;
-        }
-        self.settles.clear();
-        self.tokens
-            .iter()
-            .for_each(|token| self.settles.ack(*token, None));
-        self.bytes.clear();
-        self.settles.write_to(&mut self.bytes);
-        let settles = SettleBatch::parse(self.tokens.len(), &self.bytes).unwrap();
-        engine
-            .settle(&settles, RequestId::NONE, NOW_MS, &mut self.items)
-            .unwrap();
-        self.tokens.len()
-    }
-}
-
 fn life(crowd: (usize, bool), batch: usize, level: Durability) -> f64 {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = EngineConfig {
@@ -190,10 +150,8 @@ fn life(crowd: (usize, bool), batch: usize, level: Durability) -> f64 {
     let (total, taken) = (batches * batch * (crowd.0 / 2), AtomicUsize::new(0));
     let body = |member: usize| {
         if member.is_multiple_of(2) {
-            let mut builder = EnqueueBuilder::new();
-            (0..batch).for_each(|_| builder.push(&[1; 64], &JobOptions::default()));
-            let (mut bytes, mut reply) = (Vec::new(), EnqueueReply::default());
-            builder.write_to(&mut bytes);
+            let bytes = batch_of(batch, 64, |_| JobOptions::default());
+            let mut reply = EnqueueReply::default();
             let jobs = EnqueueBatch::parse(batch, &bytes).unwrap();
             for _ in 0..batches {
                 while engine
@@ -205,7 +163,7 @@ fn life(crowd: (usize, bool), batch: usize, level: Durability) -> f64 {
             }
         } else {
             let mut worker = Worker::default();
-            consume(&taken, total, || worker.work(&engine, queue, batch));
+            consume(&taken, total, || worker.work(&engine, queue, batch, NOW_MS));
         }
     };
     let agent = || engine.timer_step(NOW_MS, 10_000) + engine.log_step(NOW_MS, 16);

@@ -158,8 +158,8 @@ impl Engine {
                     bytes += item_bytes;
                     let id = begin(admitted.slots[used], flags | KEYED);
                     used += 1;
-                    let halves = if is_planted(Plant::ShortenWindow) { 1 } else { 2 };
-                    let expires_ms = now_ms + admitted.queue.options.dedupe_window_ms * halves / 2;
+                    let window_ms = admitted.queue.options.dedupe_window_ms;
+                    let expires_ms = now_ms + (window_ms >> u32::from(is_planted(Plant::ShortenWindow)));
                     self.dedupe.insert(
                         keys,
                         key,
