@@ -6,7 +6,7 @@ use crate::base::queue::{Durability, QueueCounts, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU64, Lock, Ordering, fence};
 use crate::engine::slot::Phase;
 use crate::log::LogPosition;
-use crate::ring::{ChunkPool, Ring};
+use crate::ring::{ChunkPool, Ring, RingRef, Rings};
 use crossbeam_utils::CachePadded;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -141,7 +141,7 @@ pub struct Queue {
     /// How it behaves.
     pub options: QueueOptions,
     /// One ring a priority level.
-    ready: [Ring; PRIORITIES],
+    ready: Rings<PRIORITIES>,
     /// Handles that were popped and had to be given back, by level: they come before the rings. Nearly always
     /// empty, and then nobody takes the lock.
     front: Lock<BTreeMap<u8, VecDeque<u32>>>,
@@ -169,7 +169,7 @@ impl Queue {
             id,
             name: name.to_owned(),
             options,
-            ready: std::array::from_fn(|_| Ring::default()),
+            ready: Rings::new(),
             front: Lock::new(BTreeMap::new()),
             front_len: AtomicU64::new(0),
             definition: Lock::new(()),
@@ -209,7 +209,7 @@ impl Queue {
     /// Makes handles poppable, in order, behind what is there.
     pub fn push_ready(&self, pool: &ChunkPool, priority: u8, handles: &[u32]) {
         if !handles.is_empty() {
-            push(&self.ready[usize::from(priority)], pool, handles);
+            push(self.ready.at(usize::from(priority)), pool, handles);
         }
     }
 
@@ -231,7 +231,7 @@ impl Queue {
                 return taken;
             }
         }
-        self.ready[usize::from(priority)].pop(pool, out)
+        self.ready.at(usize::from(priority)).pop(pool, out)
     }
 
     /// Takes handles in front of a level's ring for as long as `wanted` holds for them; says how many. Those given
@@ -243,9 +243,11 @@ impl Queue {
         out: &mut [u32],
         wanted: impl Fn(u32) -> bool,
     ) -> usize {
-        self.ready[usize::from(priority)].pop_accepted(pool, out, |found| {
-            found.iter().take_while(|handle| wanted(**handle)).count()
-        })
+        self.ready
+            .at(usize::from(priority))
+            .pop_accepted(pool, out, |found| {
+                found.iter().take_while(|handle| wanted(**handle)).count()
+            })
     }
 
     #[cold]
@@ -299,12 +301,13 @@ impl Queue {
                 seen += 1;
             }
         }
-        seen + self.ready[usize::from(priority)].peek(pool, &mut out[seen..])
+        seen + self.ready.at(usize::from(priority)).peek(pool, &mut out[seen..])
     }
 
     /// Whether no handle stands in any ready ring (there may be stale ones).
     pub fn looks_empty(&self, pool: &ChunkPool) -> bool {
-        self.front_len.load(Ordering::Acquire) == 0 && self.ready.iter().all(|ring| ring.is_empty(pool))
+        self.front_len.load(Ordering::Acquire) == 0
+            && (0..PRIORITIES).all(|level| self.ready.at(level).is_empty(pool))
     }
 
     /// Remembers finished jobs and takes those out of `excess` that fall out of the retention; says how many.
@@ -312,7 +315,7 @@ impl Queue {
     /// [was deleted](Self::is_deleted) meanwhile, since nobody else may ever come to trim it.
     pub fn keep_finished(&self, pool: &ChunkPool, handles: &[u32], excess: &mut [u32]) -> usize {
         if !handles.is_empty() {
-            push(&self.finished, pool, handles);
+            push(self.finished.by_ref(), pool, handles);
         }
         self.trim(pool, u64::from(self.options.keep_finished), handles.len(), excess)
     }
@@ -438,7 +441,7 @@ impl Queue {
 }
 
 /// Pushes where running out of chunks is a bug: the pool is sized for every slot at once (see `Engine::open`).
-fn push(ring: &Ring, pool: &ChunkPool, handles: &[u32]) {
+fn push(ring: RingRef<'_>, pool: &ChunkPool, handles: &[u32]) {
     if ring.push(pool, handles).is_err() {
         unreachable!("the chunk pool is smaller than the slab needs");
     }

@@ -21,6 +21,15 @@ impl Chain {
     /// Writes `handles` into chunks of their own. All or nothing.
     pub(super) fn build(pool: &ChunkPool, handles: &[u32]) -> Result<Self, PoolExhausted> {
         debug_assert!(!handles.is_empty());
+        if handles.len() <= HANDLES {
+            let id = pool.take_one().ok_or(PoolExhausted)?;
+            pool.stamp(id, handles, None);
+            return Ok(Chain {
+                first: id,
+                last: id,
+                last_cells: handles.len().div_ceil(2),
+            });
+        }
         // Every chunk but the last is full. Built from the end, so that each knows its successor.
         let mut rest = handles.len();
         let mut ids = [ChunkId::NONE; RUN];

@@ -14,9 +14,10 @@
 //! ```
 //!
 //! **Push** (`publish.rs`). Start at the tail's position, or at the head's when that is out of date. Go over
-//! DATA and follow LINKs. The first EMPTY is the end of the ring: swap it for DATA (one handle or two) or for
-//! a LINK to the private chain. Whenever something decisive was read, an EMPTY or a LINK, the chunk's header
-//! is checked *afterwards*:
+//! DATA, by strides, since it answers for all cells before it, and follow LINKs. The first EMPTY is the end of
+//! the ring: swap it for DATA (one handle or two) or for a LINK to the private chain. The tail moves from chunk
+//! to chunk only: a single costs one swap, that of its cell, as its pop costs one, that of the head. Whenever
+//! something decisive was read, an EMPTY or a LINK, the chunk's header is checked *afterwards*:
 //!
 //! * A chunk may have been given back and begun a later generation at any moment. Stamping writes the header,
 //!   then a Release fence, then the cells; cells are read with Acquire. So if any cell that was read belonged
@@ -45,18 +46,17 @@
 use crate::base::sync::{AtomicU64, Ordering, spin_hint};
 use crate::ring::PoolExhausted;
 use crate::ring::chain::give_run;
-use crate::ring::chunk::ChunkPool;
+use crate::ring::chunk::{CELLS, ChunkPool};
 use crate::ring::pause::{Point, point};
 use crate::ring::word::{Cell, ChunkId, HANDLE_MAX, Position, swap};
 
-/// A lock-free FIFO of handles for any number of producers and consumers.
+/// One ring, wherever its two words are: a [`Ring`](crate::ring::Ring), or one of [`Rings`](crate::ring::Rings).
 ///
-/// All calls on one ring must name the same pool. A ring does not know its pool, so dropping one gives
-/// nothing back: drain it and call [`release_idle`](Self::release_idle) first, or drop the pool as well.
-#[derive(Debug, Default)]
-pub struct Ring {
-    pub(super) head: AtomicU64,
-    pub(super) tail: AtomicU64,
+/// All calls on one ring must name the same pool.
+#[derive(Debug, Clone, Copy)]
+pub struct RingRef<'r> {
+    pub(super) head: &'r AtomicU64,
+    pub(super) tail: &'r AtomicU64,
 }
 
 /// What a walk over handles found.
@@ -79,12 +79,7 @@ enum Stop {
     Stale,
 }
 
-impl Ring {
-    /// A ring that holds nothing, not even a chunk.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
+impl RingRef<'_> {
     /// Appends `handles`, all or none of them, by one atomic step: nobody sees a part, and no other handle
     /// comes between two of them.
     ///
@@ -93,11 +88,13 @@ impl Ring {
     ///
     /// # Panics
     /// When a handle is greater than [`HANDLE_MAX`].
-    pub fn push(&self, pool: &ChunkPool, handles: &[u32]) -> Result<(), PoolExhausted> {
-        let legal = handles
+    pub fn push(self, pool: &ChunkPool, handles: &[u32]) -> Result<(), PoolExhausted> {
+        // The top bit of one or the other is set exactly when a handle is above the largest one. (Compiles to few
+        // instructions for many handles.)
+        let bits = handles
             .iter()
-            .fold(true, |legal, handle| legal & (*handle <= HANDLE_MAX));
-        assert!(legal, "handles above {HANDLE_MAX:#x} are reserved");
+            .fold(0, |bits, handle| bits | handle | handle.wrapping_add(1));
+        assert!(bits >> 31 == 0, "handles above {HANDLE_MAX:#x} are reserved");
         match *handles {
             [] => Ok(()),
             [one] => self.push_cell(pool, handles, Cell::single(one)),
@@ -109,8 +106,47 @@ impl Ring {
     /// Takes up to `out.len()` handles in the order in which they were pushed; returns how many, 0 for an
     /// empty ring.
     #[inline]
-    pub fn pop(&self, pool: &ChunkPool, out: &mut [u32]) -> usize {
+    pub fn pop(self, pool: &ChunkPool, out: &mut [u32]) -> usize {
+        if let [place] = out
+            && let Some(handle) = self.take_one(pool)
+        {
+            *place = handle;
+            return 1;
+        }
         self.pop_accepted(pool, out, |found| found.len())
+    }
+
+    /// The usual way of a single handle, made short: it is in the cell at the head or in the first one behind a
+    /// link, and nobody comes first. `None` if it was not so; then nothing happened.
+    #[inline]
+    fn take_one(self, pool: &ChunkPool) -> Option<u32> {
+        // The orderings, and why this holds, are those of `pop_accepted`.
+        let head = Position(self.head.load(Ordering::Acquire));
+        let chunk = head.chunk()?;
+        let mut at = head;
+        let mut word = pool.cells(chunk).get(head.cell())?.load(Ordering::Acquire);
+        let mut crossed = None;
+        if !Cell::is_data(word) {
+            let Cell::Link(next) = Cell::decode(word) else {
+                return None;
+            };
+            at = Position::new(Some(next).filter(|next| *next != ChunkId::NONE)?, 0, false);
+            word = pool.cells(next)[0].load(Ordering::Acquire);
+            if !Cell::is_data(word) {
+                return None;
+            }
+            crossed = Some(chunk);
+        }
+        let handle = Cell::halves(word)[usize::from(at.half())];
+        point(Point::PopBeforeTake);
+        if !self.swap_head(head, at.behind_one(word)) {
+            return None;
+        }
+        if let Some(chunk) = crossed {
+            point(Point::PopBeforeGive);
+            pool.give(&[chunk]);
+        }
+        Some(handle)
     }
 
     /// As [`pop`](Self::pop), but `accept` is shown the handles in front and says how many of them, from the first on,
@@ -120,7 +156,7 @@ impl Ring {
     /// # Panics
     /// When `accept` asks for more than it was shown.
     pub fn pop_accepted(
-        &self,
+        self,
         pool: &ChunkPool,
         out: &mut [u32],
         mut accept: impl FnMut(&[u32]) -> usize,
@@ -183,7 +219,7 @@ impl Ring {
     }
 
     /// Copies up to `out.len()` handles that a pop would take now and takes none; returns how many.
-    pub fn peek(&self, pool: &ChunkPool, out: &mut [u32]) -> usize {
+    pub fn peek(self, pool: &ChunkPool, out: &mut [u32]) -> usize {
         if out.is_empty() {
             return 0;
         }
@@ -203,7 +239,7 @@ impl Ring {
     }
 
     /// Whether a pop would find nothing now.
-    pub fn is_empty(&self, pool: &ChunkPool) -> bool {
+    pub fn is_empty(self, pool: &ChunkPool) -> bool {
         self.peek(pool, &mut [0]) == 0
     }
 
@@ -211,7 +247,7 @@ impl Ring {
     /// whether the ring holds no chunk now; false when it is not empty.
     ///
     /// Meant for rings that have been idle for a while: the next push takes a chunk again.
-    pub fn release_idle(&self, pool: &ChunkPool) -> bool {
+    pub fn release_idle(self, pool: &ChunkPool) -> bool {
         loop {
             let head = Position(self.head.load(Ordering::Acquire));
             let Some(chunk) = head.chunk() else {
@@ -242,7 +278,7 @@ impl Ring {
 
     /// Finishes the closing of a ring whose only chunk ends in a LINK to nothing, at `end`. False if somebody
     /// else did.
-    pub(super) fn unhook(&self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
+    pub(super) fn unhook(self, pool: &ChunkPool, end: Position, chunk: ChunkId) -> bool {
         point(Point::CloseBeforeUnhook);
         let is_mine = self.swap_head(end, Position(0));
         if is_mine {
@@ -251,46 +287,58 @@ impl Ring {
         is_mine
     }
 
-    pub(super) fn swap_head(&self, from: Position, to: Position) -> bool {
-        swap(&self.head, from.0, to.0, Ordering::AcqRel)
+    pub(super) fn swap_head(self, from: Position, to: Position) -> bool {
+        swap(self.head, from.0, to.0, Ordering::AcqRel)
     }
 }
 
+/// Copies pairs for as long as they come and there is room for both of them; says how many cells. This is most of what
+/// a pop of a batch does.
+#[inline]
+fn copy_pairs(cells: &[AtomicU64], out: &mut [u32]) -> usize {
+    let (room, _) = out.as_chunks_mut::<2>();
+    let mut count = 0;
+    for (cell, room) in cells.iter().zip(room) {
+        // Acquire: what the producer did before.
+        let word = cell.load(Ordering::Acquire);
+        if !Cell::is_data(word) || !Cell::is_pair(word) {
+            break;
+        }
+        *room = Cell::halves(word);
+        count += 1;
+    }
+    count
+}
+
 /// Copies handles from `head` on. What it finds holds only if the head is still `head` afterwards.
-#[inline(always)]
+#[inline]
 fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -> Found {
     let mut cell = head.cell();
     let mut half = head.half();
     let mut count = 0;
     let mut cells = pool.cells(chunk);
     let stop = loop {
-        if count == out.len() {
-            break None;
+        if !half {
+            let pairs = copy_pairs(&cells[cell.min(CELLS)..], &mut out[count..]);
+            cell += pairs;
+            count += 2 * pairs;
         }
+        let Some(room) = out.get_mut(count) else {
+            break None;
+        };
         let Some(place) = cells.get(cell) else {
             break Some(Stop::Stale);
         };
         // Acquire: for DATA, what the producer did before; for a LINK, the stamp of the next chunk.
-        match Cell::decode(place.load(Ordering::Acquire)) {
-            Cell::Data { first, second } => {
-                if !half {
-                    out[count] = first;
-                    count += 1;
-                }
-                match second {
-                    Some(_) if count == out.len() && !half => {
-                        half = true;
-                        break None;
-                    }
-                    Some(second) => {
-                        out[count] = second;
-                        count += 1;
-                    }
-                    None => {}
-                }
-                half = false;
-                cell += 1;
-            }
+        let word = place.load(Ordering::Acquire);
+        if Cell::is_data(word) {
+            *room = Cell::halves(word)[usize::from(half)];
+            count += 1;
+            half = Cell::is_pair(word) && !half;
+            cell += usize::from(!half);
+            continue;
+        }
+        match Cell::decode(word) {
             Cell::Link(ChunkId::NONE) => break Some(Stop::Closed),
             Cell::Link(next) => {
                 chunk = next;
@@ -298,7 +346,7 @@ fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -
                 cell = 0;
             }
             Cell::Empty { generation } if generation == chunk.generation() => break Some(Stop::End),
-            Cell::Empty { .. } => break Some(Stop::Stale),
+            _ => break Some(Stop::Stale),
         }
     };
     Found {

@@ -91,6 +91,14 @@ impl Stock {
         count
     }
 
+    #[inline]
+    fn take_one(&self) -> Option<ChunkId> {
+        let last = (self.len.load(Ordering::Relaxed) as usize).checked_sub(1)?;
+        let id = ChunkId(self.ids.get(last)?.load(Ordering::Relaxed));
+        self.len.store(last as u64, Ordering::Relaxed);
+        Some(id)
+    }
+
     /// Takes ids in as far as there is room; returns how many.
     #[inline]
     fn put(&self, chunks: &[ChunkId]) -> usize {
@@ -172,8 +180,9 @@ impl ChunkPool {
 
     /// The cells of a chunk.
     #[inline]
-    pub(super) fn cells(&self, id: ChunkId) -> &[AtomicU64] {
-        &self.chunk(id)[1..]
+    pub(super) fn cells(&self, id: ChunkId) -> &[AtomicU64; CELLS] {
+        let [_, cells @ ..] = self.chunk(id);
+        cells
     }
 
     /// Whether the chunk still is of that generation.
@@ -193,14 +202,33 @@ impl ChunkPool {
         header.store(u64::from(id.generation()), Ordering::Relaxed);
         // Orders the header before the cells for anyone who still reads this chunk in an earlier generation.
         fence(Ordering::Release);
-        let pairs = handles.chunks_exact(2);
-        let single = pairs.remainder().first().map(|handle| Cell::single(*handle));
-        let data = pairs.map(|pair| Cell::pair(pair[0], pair[1])).chain(single);
-        let rest = std::iter::repeat(Cell::empty(id.generation()));
-        let words = data.chain(next.map(Cell::link)).chain(rest);
-        for (cell, word) in cells.iter().zip(words) {
-            cell.store(word, Ordering::Relaxed);
+        let (pairs, single) = handles.as_chunks::<2>();
+        for (cell, [first, second]) in cells.iter().zip(pairs) {
+            cell.store(Cell::pair(*first, *second), Ordering::Relaxed);
         }
+        let single = single.first().map(|handle| Cell::single(*handle));
+        let mut filled = pairs.len();
+        for word in single.into_iter().chain(next.map(Cell::link)) {
+            cells[filled].store(word, Ordering::Relaxed);
+            filled += 1;
+        }
+        for cell in &cells[filled..] {
+            cell.store(Cell::empty(id.generation()), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes one chunk, the usual way made short.
+    #[inline]
+    pub(super) fn take_one(&self) -> Option<ChunkId> {
+        let own = if RUN > 0 { self.shards.own() } else { None };
+        if let Some(own) = own
+            && let Some(id) = own.ready.take_one()
+        {
+            own.count(1);
+            return Some(id);
+        }
+        let mut one = [ChunkId::NONE];
+        (self.take(&mut one) == 1).then_some(one[0])
     }
 
     /// Takes up to `out.len()` chunks; 0 when none is to be had.

@@ -1,6 +1,7 @@
 //! Lock-free rings of job handles, and what goes with them.
 //!
-//! * [`Ring`]: an unbounded queue of handles in batches; a chain of chunks from one [`ChunkPool`].
+//! * [`RingRef`]: an unbounded queue of handles in batches; a chain of chunks from one [`ChunkPool`]. It lives in a
+//!   [`Ring`] or among [`Rings`].
 //! * [`SlotPool`]: the free list of slot numbers.
 //! * [`EventCount`]: how a thread sleeps until a ring may have something, with nothing but a fence and a load
 //!   on the way of those who push.
@@ -18,6 +19,7 @@ mod magazine;
 mod parking;
 mod pause;
 mod publish;
+mod rings;
 mod shard;
 mod slots;
 mod stack;
@@ -25,9 +27,10 @@ mod stack;
 mod tests;
 mod word;
 
-pub use chained::Ring;
+pub use chained::RingRef;
 pub use chunk::ChunkPool;
 pub use eventcount::{EventCount, Ticket};
+pub use rings::{Ring, Rings};
 pub use slots::SlotPool;
 #[cfg(loom)]
 pub use stack::LinkedStack;

@@ -1,16 +1,18 @@
 //! The producer's side of the chained ring: finding its end and publishing there. The algorithm is told in
 //! `chained.rs`.
 
-use crate::base::sync::{Ordering, spin_hint};
+use crate::base::sync::{AtomicU64, Ordering, spin_hint};
 use crate::ring::PoolExhausted;
 use crate::ring::chain::Chain;
-use crate::ring::chained::Ring;
+use crate::ring::chained::RingRef;
 use crate::ring::chunk::{CELLS, ChunkPool};
 use crate::ring::pause::{Point, point};
 use crate::ring::word::{Cell, ChunkId, Position, swap};
 
-/// Cells by which the tail may lag behind in its chunk before a push corrects it.
-const TAIL_LAG: usize = 4;
+/// Cells that a push looks at before it goes from cell to cell, the last of them first. The tail tells the chunk and
+/// stays as it is while singles fill that: nothing is written for a single but its cell, and nobody who pushes takes the
+/// tail's cache line from another.
+const PROBES: &[usize] = if cfg!(loom) { &[1] } else { &[9, 4] };
 
 /// A cell of a chunk: where a producer looks.
 #[derive(Debug, Clone, Copy)]
@@ -19,14 +21,9 @@ struct Cursor {
     cell: usize,
 }
 
-impl Ring {
+impl RingRef<'_> {
     /// Appends one handle or two, which are `cell`.
-    pub(super) fn push_cell(
-        &self,
-        pool: &ChunkPool,
-        handles: &[u32],
-        cell: u64,
-    ) -> Result<(), PoolExhausted> {
+    pub(super) fn push_cell(self, pool: &ChunkPool, handles: &[u32], cell: u64) -> Result<(), PoolExhausted> {
         if self.fill_at_tail(pool, cell) {
             Ok(())
         } else {
@@ -37,42 +34,27 @@ impl Ring {
     /// The usual way of a cell, made short: the tail's chunk is the last and has room. False if it was not
     /// so, or somebody came first; then nothing happened.
     #[inline]
-    fn fill_at_tail(&self, pool: &ChunkPool, word: u64) -> bool {
+    fn fill_at_tail(self, pool: &ChunkPool, filled: u64) -> bool {
         // Acquire: pairs with the Release of who moved the tail, so that the chunk's stamp is seen.
         let hint = Position(self.tail.load(Ordering::Acquire));
         let Some(chunk) = hint.chunk() else {
             return false;
         };
+        let cells = pool.cells(chunk);
         let empty = Cell::empty(chunk.generation());
-        for (cell, place) in pool.cells(chunk)[..CELLS - 1]
-            .iter()
-            .enumerate()
-            .skip(hint.cell())
-        {
-            // Acquire: see `is_current`.
-            let seen = place.load(Ordering::Acquire);
-            if seen == empty {
-                if !pool.is_current(chunk) {
-                    return false;
-                }
+        match first_open(cells, hint.cell()) {
+            Some((cell, word)) if word == empty && cell < CELLS - 1 && pool.is_current(chunk) => {
                 point(Point::PushBeforePublish);
                 // Release: what the caller did before is seen by who pops this.
-                let filled = swap(place, empty, word, Ordering::Release);
-                if filled && cell >= hint.cell() + TAIL_LAG {
-                    self.correct_tail(hint, chunk, cell);
-                }
-                return filled;
+                swap(&cells[cell], empty, filled, Ordering::Release)
             }
-            if !Cell::is_data(seen) {
-                return false;
-            }
+            _ => false,
         }
-        false
     }
 
     /// Appends the handles. `cell` is what they are as one cell, if they fit into one.
     pub(super) fn publish(
-        &self,
+        self,
         pool: &ChunkPool,
         handles: &[u32],
         cell: Option<u64>,
@@ -114,7 +96,7 @@ impl Ring {
                 // Release: what the caller did before is seen by who pops this.
                 if swap(place, empty, word, Ordering::Release) {
                     point(Point::PushBeforeTail);
-                    if hint.chunk() != Some(at.chunk) || at.cell >= hint.cell() + TAIL_LAG {
+                    if hint.chunk() != Some(at.chunk) {
                         self.correct_tail(hint, at.chunk, at.cell);
                     }
                     if let Some(unused) = chain {
@@ -139,7 +121,7 @@ impl Ring {
     }
 
     /// The end of the ring, found from the head; `None` for a ring without chunks.
-    fn restart(&self, pool: &ChunkPool) -> Option<Cursor> {
+    fn restart(self, pool: &ChunkPool) -> Option<Cursor> {
         loop {
             let head = Position(self.head.load(Ordering::Acquire));
             let chunk = head.chunk()?;
@@ -161,20 +143,14 @@ impl Ring {
     ///
     /// `at` keeps a position's promise: the cells before it are DATA. It was read with Acquire from where it
     /// was published, so no cell is read as it was before its chunk's stamp.
-    fn find_end(&self, pool: &ChunkPool, mut at: Cursor) -> Option<Cursor> {
+    fn find_end(self, pool: &ChunkPool, mut at: Cursor) -> Option<Cursor> {
         loop {
-            let cells = pool.cells(at.chunk);
-            let decisive = loop {
-                // Acquire: see `is_current`; and for a LINK, the stamp of the next chunk.
-                match Cell::decode(cells.get(at.cell)?.load(Ordering::Acquire)) {
-                    Cell::Data { .. } => at.cell += 1,
-                    other => break other,
-                }
-            };
+            let (cell, word) = first_open(pool.cells(at.chunk), at.cell)?;
+            at.cell = cell;
             if !pool.is_current(at.chunk) {
                 return None;
             }
-            match decisive {
+            match Cell::decode(word) {
                 Cell::Link(ChunkId::NONE) => {
                     self.unhook(pool, Position::new(at.chunk, at.cell, false), at.chunk);
                     return None;
@@ -190,9 +166,31 @@ impl Ring {
     /// It is only a hint, but it must never go back for long: the walk from it would grow without bound. A
     /// CAS from what was read makes every stale correction fail; whoever pushes next walks on from what is
     /// there, and corrects.
-    fn correct_tail(&self, from: Position, chunk: ChunkId, cell: usize) {
+    fn correct_tail(self, from: Position, chunk: ChunkId, cell: usize) {
         let to = Position::new(chunk, cell, false);
         // Release: hands the stamp of the chunk on to who reads the tail.
-        swap(&self.tail, from.0, to.0, Ordering::Release);
+        swap(self.tail, from.0, to.0, Ordering::Release);
+    }
+}
+
+/// The first cell from `from` on that is not DATA, and its word. Within a generation cells fill in order, so one that
+/// is DATA answers for all before it.
+#[inline]
+fn first_open(cells: &[AtomicU64; CELLS], from: usize) -> Option<(usize, u64)> {
+    // Acquire: see `is_current`, which the caller asks; and for a LINK, the stamp of the next chunk.
+    let look = |cell: usize| cells.get(cell).map(|word| word.load(Ordering::Acquire));
+    let mut cell = from;
+    for probe in PROBES {
+        if *probe >= from && look(*probe).is_some_and(Cell::is_data) {
+            cell = probe + 1;
+            break;
+        }
+    }
+    loop {
+        let word = look(cell)?;
+        if !Cell::is_data(word) {
+            return Some((cell, word));
+        }
+        cell += 1;
     }
 }

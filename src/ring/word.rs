@@ -107,6 +107,18 @@ impl Cell {
         word >> KIND == DATA >> KIND
     }
 
+    /// The handles of a cell of DATA. The second is not one if it [is no pair](Self::is_pair).
+    #[inline]
+    pub(super) fn halves(word: u64) -> [u32; 2] {
+        [(word & LOW) as u32, (word >> 31 & LOW) as u32]
+    }
+
+    /// Whether a cell of DATA has a second handle.
+    #[inline]
+    pub(super) fn is_pair(word: u64) -> bool {
+        word >> 31 & LOW != LOW
+    }
+
     #[inline]
     pub(super) fn decode(word: u64) -> Self {
         let high = (word >> 31) as u32 & NONE;
@@ -158,6 +170,13 @@ impl Position {
         (self.0 as usize >> 1) & (CELLS_MAX - 1)
     }
 
+    /// Behind the one handle at this position, which is in `word`, a cell of DATA: from half to half, and over the
+    /// half that a single handle leaves empty.
+    #[inline]
+    pub(super) fn behind_one(self, word: u64) -> Self {
+        Self(self.0 + 2 - u64::from(Cell::is_pair(word)))
+    }
+
     /// Whether the first handle of the cell is already gone.
     #[inline]
     pub(super) fn half(self) -> bool {
@@ -194,6 +213,18 @@ mod tests {
                 assert_eq!(Cell::decode(Cell::link(id)), Cell::Link(id));
             }
         }
+    }
+
+    #[test]
+    fn a_step_over_one_handle_goes_to_the_second_half_or_to_the_next_cell() {
+        let id = ChunkId::new(7, 9);
+        let (pair, single) = (Cell::pair(1, 2), Cell::single(3));
+        assert_eq!((Cell::halves(pair), Cell::is_pair(pair)), ([1, 2], true));
+        assert_eq!((Cell::halves(single)[0], Cell::is_pair(single)), (3, false));
+        let at = |cell, half| Position::new(id, cell, half);
+        assert_eq!(at(4, false).behind_one(pair), at(4, true));
+        assert_eq!(at(4, true).behind_one(pair), at(5, false));
+        assert_eq!(at(4, false).behind_one(single), at(5, false));
     }
 
     #[test]

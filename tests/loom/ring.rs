@@ -179,6 +179,27 @@ fn consumers_that_race_over_a_link_free_its_chunk_once() {
     });
 }
 
+#[test]
+fn single_pops_that_race_over_a_link_take_each_handle_and_free_its_chunk_once() {
+    model(3, || {
+        let shared = Shared::<1>::new(8);
+        shared.push(0, &[1]);
+        shared.push(0, &[2, 3, 4]);
+        let consumer = spawn(&shared, |s| [s.pop(0, 1), s.pop(0, 1)].concat());
+        let producer = spawn(&shared, |s| s.push(0, &[11]));
+        let mine = [shared.pop(0, 1), shared.pop(0, 1)].concat();
+        let other = consumer.join().unwrap();
+        producer.join().unwrap();
+        for part in [&mine, &other] {
+            assert!(part.is_sorted(), "{part:?}");
+        }
+        let mut all = [mine, other, shared.drain(0)].concat();
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3, 4, 11]);
+        shared.check_nothing_is_left();
+    });
+}
+
 /// Takes the chunk that ring 0 ends in away from it and into ring 1, where all its cells are full: whoever
 /// still looks at it from ring 0 sees cells that look like those it expects, and one that was not overwritten
 /// yet.
@@ -227,6 +248,22 @@ fn a_stale_consumer_never_takes_what_belongs_to_another_queue() {
         let shared = Shared::<2>::new(8);
         shared.push(0, &[1]);
         let consumer = spawn(&shared, |s| s.pop(0, 4));
+        let mut first = recycle_from_the_first_ring_into_the_second(&shared);
+        first.extend(consumer.join().unwrap());
+        first.extend(shared.drain(0));
+        first.sort_unstable();
+        assert_eq!(first, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(shared.drain(1), [21, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
+        shared.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_stale_pop_of_one_never_takes_what_belongs_to_another_queue() {
+    model(3, || {
+        let shared = Shared::<2>::new(8);
+        shared.push(0, &[1]);
+        let consumer = spawn(&shared, |s| [s.pop(0, 1), s.pop(0, 1)].concat());
         let mut first = recycle_from_the_first_ring_into_the_second(&shared);
         first.extend(consumer.join().unwrap());
         first.extend(shared.drain(0));
