@@ -269,6 +269,7 @@ impl<S: NetStream> Connection<S> {
         if silent_ms > IDLE_MS {
             self.decoder.release_memory();
             self.peer.outbox.release_memory();
+            self.peer.holdings.release_memory();
             self.count_bytes(&desk.hub);
         }
         desk.sweep(&mut self.peer);

@@ -1,7 +1,7 @@
 //! Handing jobs out: to a RESERVE that is answered, to those who wait, to subscriptions.
 
 use super::desk::{Desk, queue_ids};
-use super::peer::{Peer, Subscription};
+use super::peer::{self, Peer, Subscription};
 use super::sink::{FrameSink, Framed, HARD_LIMITS};
 use super::waiters::{Waiter, Want};
 use crate::base::batch::{SettleBatch, SettleBuilder};
@@ -277,7 +277,6 @@ impl Desk {
             now_ms: self.now_ms,
             subscription,
             room: ask.room,
-            freed: Vec::new(),
             unfit: &mut self.unfit,
         };
         let engine = &self.hub.engine;
@@ -290,8 +289,10 @@ impl Desk {
             self.now_ms,
             &mut sink,
         )?;
-        let Framed { count, bytes, freed } = sink.end(confirmed.replayed);
-        freed.into_iter().for_each(|one| peer.free(one));
+        let Framed { count, bytes } = sink.end(confirmed.replayed);
+        let subscriptions = &mut peer.subscriptions;
+        let free = |freed| peer::free(subscriptions, freed);
+        peer.holdings.replace_repeated(confirmed.replayed, free);
         if let Some(subscription) = peer.subscription(subscription) {
             subscription.jobs += count;
             subscription.bytes += bytes as u64;

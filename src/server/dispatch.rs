@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use super::orphans::Lease;
-use super::peer::{Peer, Stage};
+use super::peer::{self, Peer, Stage};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
 use crate::base::entry::Verb;
@@ -132,7 +132,7 @@ impl Desk {
         self.reply.clear();
         let engine = &self.hub.engine;
         let confirmed = engine.settle(batch, request, self.now_ms, &mut self.reply.items)?;
-        self.account(peer, batch);
+        self.account(peer, batch, false);
         self.answer(peer, reply, &confirmed, batch.count(), false);
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Desk {
         let mut total = groups.iter().map(|(_, batch)| batch.count()).sum();
         if let Some(batch) = settlements {
             total += batch.count();
-            self.account(peer, batch);
+            self.account(peer, batch, true);
         }
         self.answer(peer, reply, &confirmed, total, true);
         Ok(())
@@ -163,26 +163,39 @@ impl Desk {
 
     /// Takes settled deliveries off the connection's books. Whatever the engine said about a token, it is settled
     /// or was lost before; only an extended lease goes on.
-    fn account(&mut self, peer: &mut Peer, batch: &SettleBatch<'_>) {
+    fn account(&mut self, peer: &mut Peer, batch: &SettleBatch<'_>, is_step: bool) {
         if peer.holdings.is_empty() && self.hub.orphans.is_empty() {
             return;
         }
-        let mut items = self.reply.items.iter().peekable();
-        for (position, settlement) in batch.items().enumerate() {
-            let failed = items.next_if(|item| item.position as usize == position).is_some();
-            if settlement.verb == Verb::Extend && !failed {
-                if let Some(deadline_ms) = self.hub.engine.lease_end_ms(settlement.token) {
-                    let token = settlement.token;
-                    let lease = Lease { token, deadline_ms };
-                    if !peer.holdings.extend(lease) && self.hub.orphans.adopt(peer.session, token) {
-                        // It counts against no window, as those taken over in the greeting.
-                        peer.holdings.add(lease, 0, 0);
-                    }
+        let Peer {
+            holdings,
+            subscriptions,
+            session,
+            ..
+        } = peer;
+        // Nothing of a step was refused: its exceptions are about the jobs that it made.
+        let refused = if is_step { &[] } else { &self.reply.items[..] };
+        let mut free = |freed| peer::free(subscriptions, freed);
+        let plain = batch.items().take_while(|item| item.verb != Verb::Extend);
+        let known = holdings.remove_oldest(plain.map(|item| item.token), &mut free);
+        let mut refused = refused.iter().peekable();
+        for (position, settlement) in batch.items().enumerate().skip(known) {
+            let token = settlement.token;
+            while refused
+                .next_if(|item| (item.position as usize) < position)
+                .is_some()
+            {}
+            let is_refused = refused
+                .peek()
+                .is_some_and(|item| item.position as usize == position);
+            if settlement.verb != Verb::Extend || is_refused {
+                holdings.remove(token, &mut free);
+            } else if let Some(deadline_ms) = self.hub.engine.lease_end_ms(token) {
+                let lease = Lease { token, deadline_ms };
+                if !holdings.extend(lease, &mut free) && self.hub.orphans.adopt(*session, token) {
+                    // It counts against no window, as those taken over in the greeting.
+                    holdings.add(lease, 0, 0);
                 }
-                continue;
-            }
-            if let Some(freed) = peer.holdings.remove(settlement.token) {
-                peer.free(freed);
             }
         }
         self.line_up_again(peer);

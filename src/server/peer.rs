@@ -133,15 +133,21 @@ impl Peer {
             .find(|subscription| subscription.id == id)
     }
 
-    /// A delivery ended: its window opens by that much.
-    #[inline]
+    /// Deliveries ended: their window opens by that much.
     pub(super) fn free(&mut self, freed: Freed) {
-        if freed.subscription != 0
-            && let Some(subscription) = self.subscription(freed.subscription)
-        {
-            subscription.jobs = subscription.jobs.saturating_sub(1);
-            subscription.bytes = subscription.bytes.saturating_sub(u64::from(freed.bytes));
-        }
+        free(&mut self.subscriptions, freed);
+    }
+}
+
+/// As [`Peer::free`], for those who hold other parts of the peer.
+#[inline]
+pub(super) fn free(subscriptions: &mut [Subscription], freed: Freed) {
+    let mut subscriptions = subscriptions.iter_mut();
+    if freed.subscription != 0
+        && let Some(subscription) = subscriptions.find(|one| one.id == freed.subscription)
+    {
+        subscription.jobs = subscription.jobs.saturating_sub(freed.jobs);
+        subscription.bytes = subscription.bytes.saturating_sub(freed.bytes);
     }
 }
 

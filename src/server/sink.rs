@@ -1,6 +1,6 @@
 //! Puts deliveries straight from the log into a connection's outbox.
 
-use super::holdings::{Freed, Holdings};
+use super::holdings::Holdings;
 use super::orphans::Lease;
 use crate::base::job::Token;
 use crate::base::limits;
@@ -30,8 +30,6 @@ pub(super) struct FrameSink<'a> {
     pub(super) subscription: u32,
     /// Jobs and bytes that are asked for.
     pub(super) room: (u32, usize),
-    /// Where earlier deliveries go that these replace.
-    pub(super) freed: Vec<Freed>,
     /// Where deliveries go that do not fit after all.
     pub(super) unfit: &'a mut Vec<Token>,
 }
@@ -42,8 +40,6 @@ pub(super) struct Framed {
     pub(super) count: u32,
     /// Their bytes of metadata and payload.
     pub(super) bytes: usize,
-    /// Earlier deliveries that these replace.
-    pub(super) freed: Vec<Freed>,
 }
 
 impl FrameSink<'_> {
@@ -53,11 +49,7 @@ impl FrameSink<'_> {
         if count > 0 || even_empty {
             self.writer.finish();
         }
-        Framed {
-            count,
-            bytes,
-            freed: self.freed,
-        }
+        Framed { count, bytes }
     }
 }
 
@@ -77,8 +69,7 @@ impl DeliverySink for FrameSink<'_> {
             token: head.token,
             deadline_ms: self.now_ms + u64::from(head.lease_ms),
         };
-        let replaced = self.holdings.add(lease, self.subscription, body.len() as u32);
-        self.freed.extend(replaced);
+        self.holdings.add(lease, self.subscription, body.len() as u32);
         self.writer.push(&entry_of(head), body);
     }
 }

@@ -1,9 +1,9 @@
 //! What becomes of leases when connections end.
 
-use crate::peer::{Peer, config, start_with, texts};
+use crate::peer::{Peer, batch, config, start_with, texts};
 use ackring::server::ServerConfig;
 use ackring::wire::compose;
-use ackring::{ErrorCode, QueueOptions, Token};
+use ackring::{ErrorCode, JobOptions, QueueOptions, SettleBuilder, Token};
 
 #[test]
 fn a_job_comes_back_after_the_grace_when_its_worker_is_gone() {
@@ -92,6 +92,33 @@ fn an_extension_from_another_connection_saves_the_lease() {
     assert_eq!(texts(&back), ["unsaved"]);
     assert_eq!(back[0].token.id, unsaved[0].token.id);
     other.ack(&held);
+}
+
+#[test]
+fn a_lease_extended_in_a_step_with_a_known_key_comes_back_when_its_worker_is_gone() {
+    let server = start_with(None, short_grace());
+    let mut worker = Peer::connect(&server);
+    let mut other = Peer::connect(&server);
+    let queue = worker.open("q");
+    worker.enqueue(queue, &["extended"]);
+    let held = worker.reserve(&[queue], 1, 0);
+    let keyed = JobOptions {
+        key: b"key",
+        ..JobOptions::default()
+    };
+    let known = batch(&["first"], &keyed);
+    let elsewhere = worker.open("elsewhere");
+    let enqueue = |out: &mut Vec<u8>, c| compose::enqueue(out, c, 0, elsewhere, None, &known);
+    worker.call(enqueue).outcome();
+    let mut settles = SettleBuilder::new();
+    settles.extend(held[0].token, 3_600_000);
+    // The exception in its outcome is about the job, which stands at the same position as the extension.
+    let step = |out: &mut Vec<u8>, c| compose::step(out, c, 0, &settles, &[(elsewhere, &known)]);
+    let outcome = worker.call(step).outcome();
+    assert_eq!(outcome.items[0].code, ErrorCode::Duplicate);
+    drop(worker);
+    let back = other.reserve(&[queue], 1, 600_000);
+    assert_eq!(texts(&back), ["extended"]);
 }
 
 #[test]
