@@ -98,7 +98,8 @@ pub(crate) struct Bench {
     /// Requests that a connection has under way; 1 waits for each answer [default: 16, fewer for large batches]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..SESSION_WINDOW - 1))]
     in_flight: Option<usize>,
-    /// Jobs under way, without --rate, at which producers leave workers time; 0 for any number [default: 100000]
+    /// Jobs under way, without --rate, at which producers leave workers time; 0 for any number [default: twice what
+    /// all connections may have in flight, 10000 to 100000]
     #[arg(long, value_name = "N")]
     depth: Option<u64>,
     /// How workers get their jobs [default: subscribe]

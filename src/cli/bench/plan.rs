@@ -43,8 +43,12 @@ pub(super) enum Deliver {
     Reserve,
 }
 
-/// Jobs that are under way unless said otherwise, where no rate limits them.
-const DEPTH: u64 = 100_000;
+/// Bounds of the jobs that are under way unless said otherwise, where no rate limits them.
+const DEPTHS: (u64, u64) = (10_000, 100_000);
+/// Bounds of a producer's pause, in nanoseconds, and how much of it a job under way is worth: a tenth of the time that
+/// ten million jobs a second take for it.
+const BREATHS_NS: (u64, u64) = (20_000, 1_000_000);
+const BREATH_NS_PER_JOB: u64 = 10;
 /// Payload bytes that one connection has under way unless said otherwise.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
 /// Queues of one worker: as many as its subscriptions may name.
@@ -94,6 +98,9 @@ impl Plan {
         let produces = shape != Shape::Reserve;
         let works = matches!(shape, Shape::Reserve | Shape::Life);
         let in_flight_default = (BYTES_IN_FLIGHT / frame_bytes).clamp(1, 16);
+        let in_flight = bench.in_flight.unwrap_or(in_flight_default);
+        // Twice as much as all of them may have under way keeps everybody busy; more only makes for cold memory.
+        let depth_default = (2 * batch * in_flight * (bench.producers + bench.workers)) as u64;
         let end = match (bench.jobs, bench.duration) {
             (Some(jobs), _) => End::Jobs(jobs),
             (None, Some(time)) => End::Time(time),
@@ -112,11 +119,11 @@ impl Plan {
             durability: bench.durability,
             backlog: bench.backlog,
             rate: bench.rate,
-            in_flight: bench.in_flight.unwrap_or(in_flight_default),
+            in_flight,
             depth: if bench.rate.is_some() {
                 u64::MAX
             } else {
-                match bench.depth.unwrap_or(DEPTH) {
+                match bench.depth.unwrap_or(depth_default.clamp(DEPTHS.0, DEPTHS.1)) {
                     0 => u64::MAX,
                     depth => depth,
                 }
@@ -142,6 +149,12 @@ impl Plan {
     /// Whether latency counts from when a job should have been sent.
     pub(super) fn is_open_loop(&self) -> bool {
         self.rate.is_some()
+    }
+
+    /// How long a producer that has to leave the workers time looks away: not so long that they run out of jobs.
+    pub(super) fn breath(&self) -> Duration {
+        let ns = self.depth.saturating_mul(BREATH_NS_PER_JOB);
+        Duration::from_nanos(ns.clamp(BREATHS_NS.0, BREATHS_NS.1))
     }
 
     /// Jobs that are put in before the clock starts: what workers of the shape `reserve` find, and the backlog.

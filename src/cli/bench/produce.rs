@@ -9,9 +9,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Pause of a producer that has to leave the workers time.
-const BREATH: Duration = Duration::from_micros(20);
-
 /// A request that is not answered yet.
 struct Flying {
     request: u64,
@@ -90,7 +87,7 @@ impl Producer<'_> {
                     self.turn(LOOK)?;
                 }
                 Pause::Due(due_ns) => self.listen_until(due_ns)?,
-                Pause::Breath => std::thread::sleep(BREATH),
+                Pause::Breath => std::thread::sleep(self.phase.plan.breath()),
             }
         }
         Ok(())
