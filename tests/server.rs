@@ -24,5 +24,7 @@ mod stopping;
 mod stress;
 #[path = "server/subscribing.rs"]
 mod subscribing;
+#[path = "server/together.rs"]
+mod together;
 #[path = "server/waiting.rs"]
 mod waiting;

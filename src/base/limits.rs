@@ -21,6 +21,8 @@ pub const QUEUE_NAME_BYTES_MAX: usize = 128;
 
 /// Most jobs in one request: enqueue, reserve or settle.
 pub const BATCH_JOBS_MAX: usize = 16 * 1024;
+/// Small requests of one kind, come together on a connection, that are carried out at once.
+pub const REQUESTS_TOGETHER_MAX: usize = 64;
 /// Largest frame on the wire in either direction, header included, in bytes.
 pub const FRAME_BYTES_MAX: u32 = 20 * 1024 * 1024;
 /// Most queues named in one reserve or subscribe.

@@ -97,7 +97,12 @@ impl Engine {
     }
 
     /// Counts jobs against the queue's capacity and takes slots for them.
-    fn take_room(&self, queue: &Queue, count: usize, bytes: u64) -> Result<SmallVec<[u32; 64]>, Refusal> {
+    pub(super) fn take_room(
+        &self,
+        queue: &Queue,
+        count: usize,
+        bytes: u64,
+    ) -> Result<SmallVec<[u32; 64]>, Refusal> {
         queue.admit(count as u64, bytes)?;
         let mut slots: SmallVec<[u32; 64]> = SmallVec::from_elem(0, count);
         let taken = self.slab.take(&mut slots);

@@ -292,7 +292,7 @@ pub(super) fn put_enqueue(claim: &mut Claim<'_>, admitted: &Admitted<'_>, reply:
     claim.put(admitted.batch.bodies());
 }
 
-fn put_ids(claim: &mut Claim<'_>, ids: &[u64]) {
+pub(super) fn put_ids(claim: &mut Claim<'_>, ids: &[u64]) {
     // The log is little-endian; on a little-endian machine this is one copy.
     if cfg!(target_endian = "little") {
         claim.put(ids.as_bytes());

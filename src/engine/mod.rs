@@ -50,6 +50,7 @@ mod status;
 mod step;
 mod strays;
 mod timer;
+mod together;
 pub mod transition;
 
 pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
@@ -61,6 +62,7 @@ pub use queue::QueueId;
 pub use replay::RequestId;
 
 pub use status::JobPage;
+pub use together::{Numbered, Together};
 
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::plant::{Plant, is_planted};

@@ -119,6 +119,10 @@ impl Session {
         } else {
             self.insert(number, Outcome::Applied(applied));
         }
+        self.note_needs(applied);
+    }
+
+    fn note_needs(&mut self, applied: Applied) {
         if !applied.volatile && !applied.position.is_none() {
             self.needs(applied.position.sequence());
         }
@@ -260,6 +264,52 @@ impl Sessions {
         }
     }
 
+    /// As [`begin`](Self::begin) for several requests of a session in the order of their arrival. `false` where one
+    /// of them may be no new one, which looks at each would tell: then none is begun.
+    pub fn begin_together(
+        &self,
+        session: u128,
+        numbers: impl Iterator<Item = u64> + Clone,
+        tail_sequence: u32,
+        now_ms: u64,
+    ) -> bool {
+        if session == 0 {
+            return false;
+        }
+        let mut shard = self.shard(session).lock();
+        shard.with_new(session, |session| {
+            session.used_ms = now_ms;
+            let mut highest = session.highest;
+            // Above all before them, so they are new and not too old.
+            let are_new = numbers
+                .clone()
+                .all(|number| std::mem::replace(&mut highest, number) < number);
+            if are_new {
+                numbers.for_each(|number| session.insert(number, Outcome::InProgress(tail_sequence)));
+            }
+            are_new
+        })
+    }
+
+    /// The requests that were [begun together](Self::begin_together) were carried out; in the same order.
+    pub fn finish_together(&self, session: u128, requests: &[(u64, Applied)]) {
+        let mut shard = self.shard(session).lock();
+        shard.with(session, |session| {
+            let first = requests.first().map(|(number, _)| *number);
+            let mut at = session.known.iter().rposition(|(known, _)| Some(*known) == first);
+            for (number, applied) in requests {
+                // They stand behind one another, with those of other threads between them at most.
+                let place = at.filter(|at| session.known.get(*at).is_some_and(|(known, _)| known == number));
+                match place {
+                    Some(place) => session.known[place].1 = Outcome::Applied(*applied),
+                    None => session.set(*number, *applied),
+                }
+                at = at.map(|at| at + 1);
+                session.note_needs(*applied);
+            }
+        });
+    }
+
     /// Whether any request of the session is remembered.
     pub fn knows(&self, session: u128) -> bool {
         self.shard(session)
@@ -395,6 +445,39 @@ mod tests {
         assert_eq!(sessions.begin(request(1), 1, 0), Begun::InProgress);
         sessions.finish(request(1), applied(8));
         assert_eq!(sessions.begin(request(1), 1, 0), Begun::Applied(applied(8)));
+    }
+
+    #[test]
+    fn requests_that_came_together_are_fresh_once_and_only_where_all_are_new() {
+        let sessions = Sessions::default();
+        let begin = |numbers: &[u64]| sessions.begin_together(9, numbers.iter().copied(), 1, 0);
+        assert!(begin(&[1, 2, 5]));
+        assert!(!begin(&[5, 6]) && !begin(&[7, 7]) && !begin(&[8, 6]) && !begin(&[0]));
+        assert_eq!(sessions.begin(request(6), 1, 0), Begun::Fresh);
+        assert_eq!(sessions.begin(request(2), 1, 0), Begun::InProgress);
+        sessions.finish_together(9, &[(1, applied(8)), (2, applied(16)), (5, applied(40))]);
+        for (number, offset) in [(1, 8), (2, 16), (5, 40)] {
+            assert_eq!(
+                sessions.begin(request(number), 1, 0),
+                Begun::Applied(applied(offset))
+            );
+        }
+        assert_eq!(sessions.begin(request(6), 1, 0), Begun::InProgress);
+        assert!(!sessions.begin_together(0, [7].into_iter(), 1, 0));
+    }
+
+    #[test]
+    fn requests_of_another_thread_between_those_that_came_together_stay_as_they_are() {
+        let sessions = Sessions::default();
+        assert!(sessions.begin_together(9, [3, 6].into_iter(), 1, 0));
+        assert_eq!(sessions.begin(request(4), 1, 0), Begun::Fresh);
+        assert!(sessions.begin_together(9, [7, 8].into_iter(), 1, 0));
+        sessions.abandon(request(6));
+        sessions.finish_together(9, &[(7, applied(56)), (8, applied(64))]);
+        sessions.finish_together(9, &[(3, applied(24))]);
+        assert_eq!(sessions.begin(request(4), 1, 0), Begun::InProgress);
+        assert_eq!(sessions.begin(request(7), 1, 0), Begun::Applied(applied(56)));
+        assert_eq!(sessions.begin(request(3), 1, 0), Begun::Applied(applied(24)));
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Engine {
 
     /// Takes a leased job by its token, if that is as simple as it mostly is.
     #[inline]
-    fn take_current(&self, token: Token) -> Option<StateWord> {
+    pub(super) fn take_current(&self, token: Token) -> Option<StateWord> {
         let slot = self.slab.get(token.id.slot())?;
         let word = slot.state();
         let current = word.generation() == token.id.generation()

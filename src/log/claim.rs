@@ -128,6 +128,53 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// Room for several records, to be taken one behind the other. What is not taken becomes padding.
+pub struct Claims<'a> {
+    log: &'a Log,
+    segment: &'a Segment,
+    position: LogPosition,
+    left: u32,
+}
+
+impl<'a> Claims<'a> {
+    /// Takes over all of a claim of which nothing is written.
+    #[inline]
+    pub(super) fn new(mut claim: Claim<'a>) -> Self {
+        debug_assert_eq!(claim.filled, 0, "it is a record already");
+        claim.is_committed = true;
+        Self {
+            log: claim.log,
+            segment: claim.segment,
+            position: claim.position,
+            left: claim.len,
+        }
+    }
+
+    /// The next record, with `body_len` bytes (a multiple of 8) of body. Panics where that is not left.
+    #[inline]
+    pub fn next(&mut self, body_len: usize) -> Claim<'a> {
+        let len = HEADER_LEN + body_len;
+        assert!(
+            len <= self.left as usize && body_len.is_multiple_of(8),
+            "a claim takes no more than was asked for, in multiples of 8 bytes"
+        );
+        let claim = Claim::new(self.log, self.segment, self.position, len as u32);
+        self.position = self.position.plus(len as u32);
+        self.left -= len as u32;
+        claim
+    }
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            let now_ms = self.log.now_ms.load(Ordering::Relaxed);
+            self.segment
+                .pad(self.position, self.left, self.log.durable_mark(), now_ms);
+        }
+    }
+}
+
 impl Drop for Claim<'_> {
     #[inline]
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! The log itself: what its users call, and the background agent.
 
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::log::claim::Claim;
+use crate::log::claim::{Claim, Claims};
 use crate::log::config::Room;
 use crate::log::dir::Directory;
 use crate::log::disk::Disk;
@@ -112,6 +112,22 @@ impl Log {
                 Err(full) => self.roll(full, len, room)?,
             }
         }
+    }
+
+    /// Takes room for several records at once, `records` of them with `body_bytes` bytes of body together. They
+    /// stand in one segment, one behind the other.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim), of which the same holds; none for no records.
+    #[inline]
+    pub fn claim_together(
+        &self,
+        records: usize,
+        body_bytes: usize,
+        room: Room,
+    ) -> Result<Claims<'_>, LogError> {
+        let other_headers = records.saturating_sub(1) * HEADER_LEN;
+        self.claim(other_headers + body_bytes, room).map(Claims::new)
     }
 
     #[inline]

@@ -32,7 +32,7 @@ mod table;
 pub mod tail;
 mod witness;
 
-pub use claim::Claim;
+pub use claim::{Claim, Claims};
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};
 pub use error::{Corruption, LogError, OpenError};

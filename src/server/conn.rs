@@ -155,9 +155,15 @@ impl<S: NetStream> Connection<S> {
             if !matches!(self.peer.stage, Stage::Greeting | Stage::Open) {
                 return;
             }
-            match self.decoder.next_frame() {
-                Ok(Some(frame)) => desk.handle(&mut self.peer, frame),
-                Ok(None) => break,
+            let handled = if self.peer.stage == Stage::Open {
+                desk.handle_some(&mut self.peer, &mut self.decoder.frames())
+            } else {
+                let next = self.decoder.next_frame();
+                next.map(|frame| frame.map(|frame| desk.handle(&mut self.peer, frame)).is_some())
+            };
+            match handled {
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(bad) => return self.peer.dismiss(&Refusal::from(bad)),
             }
             if self.peer.stage == Stage::Open {

@@ -24,6 +24,8 @@ pub(super) struct Desk {
     pub(super) now_ms: u64,
     pub(super) waiters: Waiters,
     pub(super) reply: EnqueueReply,
+    /// What became of requests that were carried out together.
+    pub(super) confirmed: Vec<Confirmed>,
     pub(super) items: Vec<ItemError>,
     pub(super) ids: Vec<JobId>,
     /// Deliveries that did not fit into their frame after all.
@@ -38,6 +40,7 @@ impl Desk {
             now_ms: 0,
             waiters: Waiters::default(),
             reply: EnqueueReply::default(),
+            confirmed: Vec::new(),
             items: Vec::new(),
             ids: Vec::new(),
             unfit: Vec::new(),

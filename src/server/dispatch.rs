@@ -28,9 +28,32 @@ impl Desk {
             };
             return self.refuse(peer, reply, &Refusal::new(ErrorCode::HelloExpected, text));
         }
-        let done = Request::decode(frame.header, frame.body)
-            .and_then(|request| self.carry_out(peer, reply, request));
-        if let Err(refusal) = done {
+        self.answer_request(peer, reply, Request::decode(frame.header, frame.body));
+    }
+
+    /// Carries out a request that was read, or refuses one that could not be.
+    pub(super) fn answer_request(
+        &mut self,
+        peer: &mut Peer,
+        reply: Reply,
+        request: Result<Request<'_>, Refusal>,
+    ) {
+        if let Err(refusal) = request.and_then(|request| self.carry_out(peer, reply, request)) {
+            self.refuse(peer, reply, &refusal);
+        }
+    }
+
+    /// Carries out a request, unless one before it has ended the connection.
+    pub(super) fn answer_next(
+        &mut self,
+        peer: &mut Peer,
+        reply: Reply,
+        carry_out: impl FnOnce(&mut Self, &mut Peer) -> Result<(), Refusal>,
+    ) {
+        if !peer.is_served() {
+            return;
+        }
+        if let Err(refusal) = carry_out(self, peer) {
             self.refuse(peer, reply, &refusal);
         }
     }
@@ -105,7 +128,7 @@ impl Desk {
         Ok(())
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         peer: &mut Peer,
         reply: Reply,
@@ -121,7 +144,7 @@ impl Desk {
         Ok(())
     }
 
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         peer: &mut Peer,
         reply: Reply,
@@ -163,7 +186,7 @@ impl Desk {
 
     /// Takes settled deliveries off the connection's books. Whatever the engine said about a token, it is settled
     /// or was lost before; only an extended lease goes on.
-    fn account(&mut self, peer: &mut Peer, batch: &SettleBatch<'_>, is_step: bool) {
+    pub(super) fn account(&mut self, peer: &mut Peer, batch: &SettleBatch<'_>, is_step: bool) {
         if peer.holdings.is_empty() && self.hub.orphans.is_empty() {
             return;
         }
@@ -213,6 +236,26 @@ impl Desk {
         let ids = if has_ids { &self.reply.ids[..] } else { &[] };
         let mark = peer.outbox.mark();
         reply.outcome(peer.outbox.buffer(), head, ids, &self.reply.items);
+        self.hold(peer, mark, until);
+    }
+
+    /// Appends the outcome of a request of which all `count` jobs went the plain way.
+    pub(super) fn answer_plain(
+        &self,
+        peer: &mut Peer,
+        reply: Reply,
+        confirmed: &Confirmed,
+        ids: &[u64],
+        count: usize,
+    ) {
+        let (level, until) = self.promise(confirmed);
+        let head = OutcomeHead {
+            level: Some(level),
+            replayed: confirmed.replayed,
+            count: count as u32,
+        };
+        let mark = peer.outbox.mark();
+        reply.outcome(peer.outbox.buffer(), head, ids, &[]);
         self.hold(peer, mark, until);
     }
 

@@ -13,7 +13,7 @@
 //!
 //! The files: `config`; `net` (what a reactor asks of the network), `sockets`, `listen`, `stream` (the real one);
 //! `reactor`, `connections`, `conn`, `peer` (connections); `outbox`, `holdings`, `waiters` (what a connection has
-//! waiting); `desk`, `dispatch`, `admin`, `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads);
+//! waiting); `desk`, `dispatch`, `together`, `admin`, `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads);
 //! `agents`; `machine` (all of them, without a thread), `threads`.
 
 mod admin;
@@ -40,6 +40,7 @@ mod sink;
 mod sockets;
 mod stream;
 mod threads;
+mod together;
 mod waiters;
 
 pub use config::{ServeError, ServerConfig, StartError};

@@ -23,4 +23,5 @@ mod sessions;
 mod storm;
 mod symptoms;
 mod threads;
+mod together;
 mod world;

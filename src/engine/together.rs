@@ -1,0 +1,296 @@
+//! Requests that came together, of one kind and one session: each has its record, its number and its answer, and what
+//! they have in common is done once. For plain requests only, of which nothing is refused; where that is not so nothing
+//! is done, and the caller has each carried out by itself.
+
+use super::change::{ChangeSet, Logged};
+use super::enqueue::{EnqueueReply, fields_of};
+use super::journal::{self, ChangeHead, DoneEntry, EnqueueHead, Kind, NUMBERED, Prelude};
+use super::queue::{Event, Queue, QueueId};
+use super::replay::{Applied, RequestId};
+use super::slot::{Phase, QUEUED, VOLATILE, id_of};
+use super::{Confirmed, Engine};
+use crate::base::batch::{EnqueueBatch, SettleBatch};
+use crate::base::entry::{EnqueueEntry, Verb};
+use crate::base::queue::Durability;
+use crate::base::sync::{Ordering, fence};
+use crate::log::{LogPosition, Room};
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+/// A request's number in the session, and what it asks for.
+pub type Numbered<B> = (u64, B);
+
+/// Requests of one session, in the order in which they came.
+#[derive(Debug, Clone, Copy)]
+pub struct Together<'a, B> {
+    /// The client's session; never 0.
+    pub session: u128,
+    /// Numbers and what they ask for.
+    pub requests: &'a [Numbered<B>],
+}
+
+impl Engine {
+    /// Enqueues the batches of several requests of a session into one queue, in order, as
+    /// [`enqueue`](Self::enqueue) does one by one. `reply` has the ids of all of them, `confirmed` one entry a request.
+    ///
+    /// `false`: nothing was done, and both are empty. Jobs with a key, a delay or a TTL or of several priorities, a
+    /// number that is not new, a limit that is reached: each request then hears what it is by itself.
+    pub fn enqueue_together(
+        &self,
+        queue: QueueId,
+        together: Together<'_, EnqueueBatch<'_>>,
+        durability: Option<Durability>,
+        now_ms: u64,
+        reply: &mut EnqueueReply,
+        confirmed: &mut Vec<Confirmed>,
+    ) -> bool {
+        reply.clear();
+        confirmed.clear();
+        let Ok(queue) = self.registry.live(queue) else {
+            return false;
+        };
+        if self.check_open().is_err() || !self.begin_together(together, now_ms) {
+            return false;
+        }
+        let level = self.level(queue, durability);
+        let done = self.enqueue_plain(queue, together, level, now_ms, reply, confirmed);
+        if done.is_none() {
+            self.abandon_together(together);
+            reply.clear();
+            confirmed.clear();
+            return false;
+        }
+        self.wake(queue, reply.ids.len());
+        self.drop_if_deleted(queue, now_ms);
+        true
+    }
+
+    fn enqueue_plain(
+        &self,
+        queue: &Queue,
+        Together { session, requests }: Together<'_, EnqueueBatch<'_>>,
+        level: Durability,
+        now_ms: u64,
+        reply: &mut EnqueueReply,
+        confirmed: &mut Vec<Confirmed>,
+    ) -> Option<()> {
+        let volatile = level == Durability::Memory;
+        let priority = requests.first()?.1.entries().first()?.priority;
+        let (mut bytes, mut record_bytes) = (0, 0);
+        let mut count = 0;
+        for (_, batch) in requests {
+            for entry in batch.entries() {
+                if !is_plain(entry, priority) || entry.payload_len.get() > queue.options.payload_bytes_max {
+                    return None;
+                }
+                bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
+            }
+            count += batch.count();
+            record_bytes += size_of::<Prelude>() + journal::enqueue_len(batch);
+        }
+        let slots = self.take_room(queue, count, bytes).ok()?;
+        let flags = if volatile { VOLATILE } else { 0 };
+        let high = self.slab.generation_high();
+        let mut highest = high;
+        for number in &slots {
+            let word = self.slab.begin(*number, high, flags);
+            if super::slab::is_newer(word.generation(), highest) {
+                highest = word.generation();
+            }
+            reply.ids.push(id_of(*number, word).0);
+        }
+        let logged = self.note_generation(highest, now_ms);
+        let claims = logged.and_then(|()| {
+            let log = self.log(volatile);
+            log.claim_together(requests.len(), record_bytes, Room::Enqueue)
+        });
+        let Ok(mut claims) = claims else {
+            for number in &slots {
+                let slot = self.slab.slot(*number);
+                slot.publish(slot.state().with_phase(Phase::Free).without(VOLATILE));
+            }
+            self.slab.give(&slots);
+            queue.counters.vacate(count as u64, bytes);
+            return None;
+        };
+        let mut applied: SmallVec<[(u64, Applied); 64]> = SmallVec::new();
+        let mut bodies_at: SmallVec<[LogPosition; 64]> = SmallVec::new();
+        let mut ids = &reply.ids[..];
+        for (number, batch) in requests {
+            let (own, others) = ids.split_at(batch.count());
+            ids = others;
+            let mut claim = claims.next(size_of::<Prelude>() + journal::enqueue_len(batch));
+            let at = claim.position();
+            let offset = size_of::<Prelude>() + journal::enqueue_bodies_offset(own.len());
+            bodies_at.push(claim.body_position().plus(offset as u32));
+            let request = RequestId {
+                session,
+                number: *number,
+            };
+            claim.put(Prelude::new(request).as_bytes());
+            let head = EnqueueHead {
+                queue: U32::new(queue.id.0),
+                count: U32::new(own.len() as u32),
+            };
+            claim.put(head.as_bytes());
+            super::enqueue::put_ids(&mut claim, own);
+            claim.put(batch.entries().as_bytes());
+            claim.put(batch.bodies());
+            let end = claim.commit(Kind::Enqueue as u8, NUMBERED, now_ms, own.len() as u32);
+            let position = at;
+            applied.push((*number, Applied { position, volatile }));
+            confirmed.push(Confirmed {
+                level,
+                position: (!volatile).then_some(end),
+                replayed: false,
+            });
+        }
+        // Every record is committed: from here on the jobs may be seen.
+        let mut left = slots.iter();
+        for ((_, batch), bodies_at) in requests.iter().zip(&bodies_at) {
+            for (item, number) in batch.items().zip(&mut left) {
+                let body = bodies_at.plus(item.body_offset as u32);
+                let fields = fields_of(item.entry, queue.id, queue.options.max_attempts, body, now_ms);
+                let slot = self.slab.slot(*number);
+                slot.write(&fields);
+                slot.publish(slot.state().with_phase(Phase::Ready).with(QUEUED));
+            }
+        }
+        queue.counters.count(Event::Enqueued, count as u64);
+        queue.counters.arrived(Phase::Ready, count as u64);
+        queue.push_ready(&self.pool, priority, &slots);
+        self.sessions.finish_together(session, &applied);
+        Some(())
+    }
+
+    /// Acks the deliveries of several requests of a session, as [`settle`](Self::settle) does one by one. `confirmed`
+    /// has one entry a request.
+    ///
+    /// `false`: nothing was done. Settlements other than acks without a result, tokens that are not current, jobs of
+    /// several queues, a number that is not new: each request then hears what it is by itself.
+    pub fn ack_together(
+        &self,
+        together: Together<'_, SettleBatch<'_>>,
+        now_ms: u64,
+        confirmed: &mut Vec<Confirmed>,
+    ) -> bool {
+        confirmed.clear();
+        if self.check_open().is_err() || !self.begin_together(together, now_ms) {
+            return false;
+        }
+        let Together { session, requests } = together;
+        let mut set = ChangeSet::default();
+        let done = self.take_plain(requests, &mut set);
+        let done = done.and_then(|volatile| self.ack_plain(together, volatile, &set, now_ms));
+        let Some(logged) = done else {
+            self.undo(&set);
+            self.abandon_together(together);
+            return false;
+        };
+        let level = self.apply(&set, now_ms);
+        let applied: SmallVec<[_; 64]> = requests
+            .iter()
+            .zip(&logged)
+            .map(|((number, _), logged)| (*number, logged.applied()))
+            .collect();
+        self.sessions.finish_together(session, &applied);
+        confirmed.extend(logged.iter().map(|logged| self.confirmed(level, *logged, &[])));
+        true
+    }
+
+    /// Takes all that is acked, in order. `None` where something is not plain: what was taken until then is in the
+    /// set. Otherwise says whether all of it is volatile.
+    fn take_plain(&self, requests: &[Numbered<SettleBatch<'_>>], set: &mut ChangeSet<'_>) -> Option<bool> {
+        let mut like: Option<(bool, u32)> = None;
+        for settlement in requests.iter().flat_map(|(_, batch)| batch.items()) {
+            if settlement.verb != Verb::Ack || settlement.note.is_some() {
+                return None;
+            }
+            let before = self.take_current(settlement.token)?;
+            let number = settlement.token.id.slot();
+            set.done.push((number, before));
+            let this = (before.has(VOLATILE), self.slab.slot(number).queue());
+            if *like.get_or_insert(this) != this {
+                return None;
+            }
+        }
+        like.map(|(volatile, _)| volatile)
+    }
+
+    /// Logs what was taken, a record for each request. `None` where the log has no room.
+    fn ack_plain(
+        &self,
+        Together { session, requests }: Together<'_, SettleBatch<'_>>,
+        volatile: bool,
+        set: &ChangeSet<'_>,
+        now_ms: u64,
+    ) -> Option<SmallVec<[Logged; 64]>> {
+        // Of volatile jobs only the request is told, so that its answer can be made again.
+        let done_of = |batch: &SettleBatch<'_>| if volatile { 0 } else { batch.count() };
+        let len_of = |batch: &SettleBatch<'_>| {
+            size_of::<Prelude>() + size_of::<ChangeHead>() + done_of(batch) * size_of::<DoneEntry>()
+        };
+        let record_bytes = requests.iter().map(|(_, batch)| len_of(batch)).sum();
+        // Release: who reads the log's tail behind these records finds the jobs taken (see `claim_copy`).
+        fence(Ordering::Release);
+        let log = self.log(volatile);
+        let mut claims = log
+            .claim_together(requests.len(), record_bytes, Room::Settle)
+            .ok()?;
+        let mut taken = set.done.iter();
+        let mut logged = SmallVec::new();
+        for (number, batch) in requests {
+            let mut claim = claims.next(len_of(batch));
+            let at = claim.position();
+            let request = RequestId {
+                session,
+                number: *number,
+            };
+            claim.put(Prelude::new(request).as_bytes());
+            let head = ChangeHead {
+                done: U32::new(done_of(batch) as u32),
+                ..ChangeHead::default()
+            };
+            claim.put(head.as_bytes());
+            for (slot, word) in taken.by_ref().take(done_of(batch)) {
+                let entry = DoneEntry {
+                    id: U64::new(id_of(*slot, *word).0),
+                    attempt: U16::new(word.attempt()),
+                    ..DoneEntry::default()
+                };
+                claim.put(entry.as_bytes());
+            }
+            let end = claim.commit(Kind::Change as u8, NUMBERED, now_ms, 0);
+            logged.push(Logged {
+                at,
+                end: (!volatile).then_some(end),
+                volatile,
+            });
+        }
+        Some(logged)
+    }
+
+    fn begin_together<B>(&self, Together { session, requests }: Together<'_, B>, now_ms: u64) -> bool {
+        let numbers = requests.iter().map(|(number, _)| *number);
+        let tail_sequence = self.durable.tail().sequence();
+        self.sessions
+            .begin_together(session, numbers, tail_sequence, now_ms)
+    }
+
+    fn abandon_together<B>(&self, Together { session, requests }: Together<'_, B>) {
+        for (number, _) in requests {
+            let number = *number;
+            self.sessions.abandon(RequestId { session, number });
+        }
+    }
+}
+
+/// Whether a job is ready at once and nothing has to be looked up or noted for it.
+fn is_plain(entry: &EnqueueEntry, priority: u8) -> bool {
+    entry.key_len == 0
+        && entry.due_ms.get() == 0
+        && entry.ttl_ms.get() == 0
+        && entry.flags.get() == 0
+        && entry.priority == priority
+}

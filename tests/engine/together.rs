@@ -1,0 +1,199 @@
+//! Requests that came together are carried out at once, and are still each a request of its own.
+
+use crate::world::World;
+use ackring::engine::{Confirmed, EnqueueReply, QueueId, RequestId, Together};
+use ackring::{
+    EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions, SettleBatch,
+    SettleBuilder, Token,
+};
+
+const SESSION: u128 = 0xfeed_beef;
+
+fn request(number: u64) -> RequestId {
+    RequestId {
+        session: SESSION,
+        number,
+    }
+}
+
+/// The ids of all jobs, and what each request was told; `None` where nothing was done.
+fn enqueue(
+    world: &World,
+    queue: QueueId,
+    requests: &[(u64, &[&str])],
+    options: &JobOptions<'_>,
+) -> Option<(Vec<u64>, Vec<Confirmed>)> {
+    let bytes = requests.iter().map(|(_, payloads)| {
+        let mut builder = EnqueueBuilder::new();
+        payloads
+            .iter()
+            .for_each(|payload| builder.push(payload.as_bytes(), options));
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        bytes
+    });
+    let bytes: Vec<Vec<u8>> = bytes.collect();
+    let numbered: Vec<_> = requests
+        .iter()
+        .zip(&bytes)
+        .map(|((number, payloads), bytes)| (*number, EnqueueBatch::parse(payloads.len(), bytes).unwrap()))
+        .collect();
+    let (mut reply, mut confirmed) = (EnqueueReply::default(), Vec::new());
+    let engine = world.engine();
+    let now_ms = world.now_ms;
+    let together = Together {
+        session: SESSION,
+        requests: &numbered,
+    };
+    let done = engine.enqueue_together(queue, together, None, now_ms, &mut reply, &mut confirmed);
+    assert_eq!(confirmed.len(), if done { requests.len() } else { 0 });
+    done.then_some((reply.ids, confirmed))
+}
+
+fn ack(world: &World, requests: &[(u64, &[Token])]) -> bool {
+    let bytes = requests.iter().map(|(_, tokens)| {
+        let mut builder = SettleBuilder::new();
+        tokens.iter().for_each(|token| builder.ack(*token, None));
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        bytes
+    });
+    let bytes: Vec<Vec<u8>> = bytes.collect();
+    let numbered: Vec<_> = requests
+        .iter()
+        .zip(&bytes)
+        .map(|((number, tokens), bytes)| (*number, SettleBatch::parse(tokens.len(), bytes).unwrap()))
+        .collect();
+    let together = Together {
+        session: SESSION,
+        requests: &numbered,
+    };
+    let mut confirmed = Vec::new();
+    world
+        .engine()
+        .ack_together(together, world.now_ms, &mut confirmed)
+}
+
+fn both(test: impl Fn(World)) {
+    test(World::logged());
+    test(World::in_memory());
+}
+
+fn plain() -> JobOptions<'static> {
+    JobOptions::default()
+}
+
+#[test]
+fn each_has_its_ids_in_order_and_answers_them_again() {
+    both(|world| {
+        let queue = world.queue("q");
+        let requests: [(u64, &[&str]); 3] = [(1, &["a"]), (2, &["b", "c"]), (7, &["d"])];
+        let (ids, confirmed) = enqueue(&world, queue, &requests, &plain()).unwrap();
+        assert!(confirmed.iter().all(|one| !one.replayed));
+        for ((number, payloads), from) in requests.iter().zip([0, 1, 3]) {
+            let jobs: Vec<_> = payloads.iter().map(|one| (one.as_bytes(), plain())).collect();
+            let again = world.push_as(queue, &jobs, request(*number)).unwrap();
+            assert_eq!(again.ids, ids[from..from + payloads.len()]);
+        }
+        assert_eq!(world.drain(queue), [b"a", b"b", b"c", b"d"]);
+    });
+}
+
+#[test]
+fn each_is_known_after_a_crash_and_every_job_is_there_once() {
+    let mut world = World::logged();
+    let queue = world.queue("q");
+    let requests: Vec<(u64, &[&str])> = (1..=50).map(|number| (number, &["job"][..])).collect();
+    let (ids, confirmed) = enqueue(&world, queue, &requests, &plain()).unwrap();
+    assert!(confirmed.is_sorted_by_key(|one| one.position.unwrap().raw()));
+    world.crash();
+    let queue = world.queue("q");
+    for (number, id) in (1..=50).zip(&ids) {
+        let again = world
+            .push_as(queue, &[(b"job", plain())], request(number))
+            .unwrap();
+        assert_eq!(again.ids, [*id]);
+    }
+    let jobs = world.reserve(queue, 100);
+    let came: Vec<u64> = jobs.iter().map(|job| job.token.id.0).collect();
+    assert_eq!(came, ids);
+    let tokens: Vec<[Token; 1]> = jobs.iter().map(|job| [job.token]).collect();
+    let acks: Vec<(u64, &[Token])> = (51..)
+        .zip(&tokens)
+        .map(|(number, one)| (number, &one[..]))
+        .collect();
+    assert!(ack(&world, &acks));
+    for _ in 0..2 {
+        assert!(ids.iter().all(|id| world.state(JobId(*id)) == JobState::Done));
+        let again = world.settle_as(request(60), |batch| batch.ack(tokens[9][0], None));
+        assert_eq!(again.unwrap(), []);
+        assert!(!ack(&world, &acks), "each answers for itself from now on");
+        world.crash();
+    }
+}
+
+#[test]
+fn where_one_is_not_new_or_not_plain_nothing_is_done() {
+    both(|world| {
+        let queue = world.queue("q");
+        world.push_as(queue, &[(b"old", plain())], request(5)).unwrap();
+        let old: [(u64, &[&str]); 2] = [(5, &["old"]), (6, &["new"])];
+        assert_eq!(enqueue(&world, queue, &old, &plain()), None);
+        let new: [(u64, &[&str]); 2] = [(6, &["one"]), (7, &["two"])];
+        for options in [
+            JobOptions { key: b"k", ..plain() },
+            JobOptions {
+                ttl_ms: 5_000,
+                ..plain()
+            },
+        ] {
+            assert_eq!(enqueue(&world, queue, &new, &options), None);
+        }
+        assert_eq!(enqueue(&world, QueueId(999), &new, &plain()), None);
+        // The numbers are still free, for each by itself.
+        world.push_as(queue, &[(b"one", plain())], request(6)).unwrap();
+        world.push_as(queue, &[(b"two", plain())], request(7)).unwrap();
+        assert_eq!(world.drain(queue), [b"old", b"one", b"two"]);
+    });
+}
+
+#[test]
+fn a_full_queue_takes_those_that_fit_one_by_one() {
+    both(|world| {
+        let options = QueueOptions {
+            capacity_jobs: 2,
+            ..QueueOptions::default()
+        };
+        let queue = world.create("q", options);
+        let requests: [(u64, &[&str]); 3] = [(1, &["a"]), (2, &["b"]), (3, &["c"])];
+        assert_eq!(enqueue(&world, queue, &requests, &plain()), None);
+        let one = |number, payload: &[u8]| world.push_as(queue, &[(payload, plain())], request(number));
+        assert!(one(1, b"a").is_ok() && one(2, b"b").is_ok());
+        assert_eq!(one(3, b"c").unwrap_err().code, ErrorCode::QueueFull);
+        assert_eq!(world.drain(queue), [b"a", b"b"]);
+        let next: [(u64, &[&str]); 2] = [(4, &["d"]), (5, &["e"])];
+        assert!(enqueue(&world, queue, &next, &plain()).is_some());
+    });
+}
+
+#[test]
+fn a_token_that_is_not_current_keeps_the_others_leased_until_each_is_settled() {
+    both(|world| {
+        let queue = world.queue("q");
+        let jobs = [(&b"a"[..], plain()), (b"b", plain())];
+        world.try_push(queue, &jobs).unwrap();
+        let held = world.reserve(queue, 2);
+        let stale = Token {
+            attempt: 9,
+            ..held[1].token
+        };
+        assert!(!ack(&world, &[(1, &[held[0].token]), (2, &[stale])]));
+        assert!(
+            !ack(&world, &[(1, &[held[0].token]), (2, &[held[0].token])]),
+            "twice the same"
+        );
+        assert_eq!(world.state(held[0].token.id), JobState::Leased);
+        assert!(ack(&world, &[(3, &[held[0].token]), (4, &[held[1].token])]));
+        assert_eq!(world.state(held[1].token.id), JobState::Done);
+    });
+}
