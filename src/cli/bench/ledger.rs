@@ -35,10 +35,10 @@ impl Ledger {
         word.fetch_or(mask, Relaxed) & mask
     }
 
-    /// Adds the numbers of a portion.
+    /// Adds the numbers of a portion, of which none is there before.
     pub(super) fn add(&self, portion: Portion) {
         let mut marker = Marker::new(self);
-        (portion.first..portion.first + portion.count as u64).for_each(|number| marker.add(number));
+        marker.add_new(portion);
         marker.finish();
     }
 
@@ -88,6 +88,21 @@ impl<'a> Marker<'a> {
         self.mask |= bit;
     }
 
+    /// Adds the numbers of a portion, of which none is there before.
+    pub(super) fn add_new(&mut self, portion: Portion) {
+        let (mut number, end) = (portion.first, portion.first + portion.count as u64);
+        while number < end {
+            let base = number & !63;
+            if base != self.base {
+                self.write();
+                self.base = base;
+            }
+            let count = (base + 64).min(end) - number;
+            self.mask |= (u64::MAX >> (64 - count)) << (number - base);
+            number += count;
+        }
+    }
+
     fn write(&mut self) {
         if self.mask != 0 {
             let before = self.ledger.mark(self.base, self.mask);
@@ -110,7 +125,10 @@ mod tests {
     #[test]
     fn losses_and_repeats_are_counted_one_by_one() {
         let (sent, came) = (Ledger::new(), Ledger::new());
-        sent.add(Portion { first: 60, count: 10 });
+        let mut marker = Marker::new(&sent);
+        marker.add_new(Portion { first: 60, count: 9 });
+        marker.add_new(Portion { first: 69, count: 1 });
+        assert_eq!(marker.finish(), 0);
         let mut marker = Marker::new(&came);
         [60, 61, 61, 65, 60]
             .into_iter()

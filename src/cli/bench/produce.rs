@@ -1,5 +1,7 @@
 //! A producer: sends jobs (or, for an echo, requests that do nothing) over one connection, and hears of each.
 
+use super::latency::Latency;
+use super::ledger::Marker;
 use super::pace::Portion;
 use super::phase::{LOOK, Phase, Tally};
 use super::plan::Shape;
@@ -152,12 +154,20 @@ impl Producer<'_> {
     fn turn(&mut self, timeout: Duration) -> Result<usize, ClientError> {
         let (phase, flying, tally) = (self.phase, &mut self.flying, &mut self.tally);
         let mut now_ns = None;
-        self.connection.turn(timeout, |event, _| {
+        // What the threads share is told once a turn and not once an answer.
+        let mut sent = Marker::new(&phase.books.sent);
+        let mut accepted = 0;
+        let turned = self.connection.turn(timeout, |event, _| {
             let now_ns = *now_ns.get_or_insert_with(|| phase.now_ns());
             match event {
                 Event::Applied { request, .. } | Event::Done { request } => {
                     if let Some(done) = land(flying, request) {
-                        confirmed(phase, tally, &done, now_ns);
+                        let count = done.portion.count as u64;
+                        times_of(phase, tally).add_many(now_ns.saturating_sub(done.time_ns), count);
+                        if phase.plan.payload.is_numbered() {
+                            sent.add_new(done.portion);
+                        }
+                        accepted += count;
                     }
                     Ok(())
                 }
@@ -172,7 +182,19 @@ impl Producer<'_> {
                 }
                 Event::Delivered { .. } => Ok(()),
             }
-        })
+        });
+        sent.finish();
+        phase.accept(accepted);
+        turned
+    }
+}
+
+/// Where the times of confirmations go: they are the latency where nothing is delivered.
+fn times_of<'a>(phase: &Phase<'_>, tally: &'a mut Tally) -> &'a mut Latency {
+    if phase.plan.workers > 0 {
+        &mut tally.confirm
+    } else {
+        &mut tally.latency
     }
 }
 
@@ -197,18 +219,4 @@ fn request(
 fn land(flying: &mut VecDeque<Flying>, request: u64) -> Option<Flying> {
     let place = flying.iter().position(|flying| flying.request == request)?;
     flying.remove(place)
-}
-
-fn confirmed(phase: &Phase<'_>, tally: &mut Tally, done: &Flying, now_ns: u64) {
-    let count = done.portion.count as u64;
-    let times = if phase.plan.workers > 0 {
-        &mut tally.confirm
-    } else {
-        &mut tally.latency
-    };
-    times.add_many(now_ns.saturating_sub(done.time_ns), count);
-    if phase.plan.payload.is_numbered() {
-        phase.books.sent.add(done.portion);
-    }
-    phase.accept(count);
 }

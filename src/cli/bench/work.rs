@@ -185,7 +185,9 @@ impl Worker<'_> {
             ..
         } = self;
         let mut now_ns = None;
-        connection.turn(LOOK, |event, _: &mut Requests| {
+        // What the threads share is told once a turn and not once an answer.
+        let mut acked = 0;
+        let turned = connection.turn(LOOK, |event, _: &mut Requests| {
             let now_ns = *now_ns.get_or_insert_with(|| phase.now_ns());
             match event {
                 Event::Delivered { request, jobs } => {
@@ -202,14 +204,17 @@ impl Worker<'_> {
                 Event::Applied { outcome, .. } => {
                     let failed = outcome.items().filter(|item| item.code.class() != Class::Success);
                     tally.errors += failed.count() as u64;
-                    phase.ack(u64::from(outcome.head.count), now_ns);
+                    acked += u64::from(outcome.head.count);
                 }
                 Event::Done { .. } => {}
                 Event::Refused { error, .. } => return Err(error),
             }
             Ok(())
-        })?;
-        Ok(())
+        });
+        if acked > 0 {
+            phase.ack(acked, now_ns.unwrap_or(0));
+        }
+        turned.map(drop)
     }
 }
 
