@@ -7,8 +7,11 @@
 
 mod log_common;
 
-use ackring::limits::{SEGMENT_BYTES_MIN, SEGMENTS_READY, SEGMENTS_SPARE, SYNC_INTERVAL_MS};
-use ackring::log::{Log, LogConfig, LogError, LogPosition, Room};
+use ackring::limits::{
+    LOG_KEPT_BY_HAND_OUT_BYTES, SEGMENT_BYTES_MIN, SEGMENTS_FOR_COPIES, SEGMENTS_READY, SEGMENTS_SPARE,
+    SYNC_INTERVAL_MS,
+};
+use ackring::log::{HEADER_LEN, Log, LogConfig, LogError, LogPosition, Room};
 use log_common::{NOW_MS, append, durable_config, open, segment_files};
 
 const SEGMENT: u64 = SEGMENT_BYTES_MIN as u64;
@@ -211,6 +214,11 @@ fn at_the_limit_enqueues_are_refused_first_and_the_rest_has_a_reserve() {
             ..small(&directory, 8)
         },
     ] {
+        let beyond = if config.directory.is_some() {
+            SEGMENTS_FOR_COPIES
+        } else {
+            0
+        };
         let (log, _) = open(config);
         let mut now_ms = NOW_MS;
         let jobs = fill(&log, Room::Enqueue);
@@ -227,7 +235,7 @@ fn at_the_limit_enqueues_are_refused_first_and_the_rest_has_a_reserve() {
             "about a segment's worth for copies: {}",
             copies.len()
         );
-        assert_eq!(log.segments_in_use(), 8);
+        assert_eq!(log.segments_in_use(), 8 + beyond);
         let error = log.claim(1000, Room::Migrate).err().unwrap();
         assert!(error.to_string().contains("the log is full"), "{error}");
         assert!(log.poisoned().is_none(), "a full log is not a broken one");
@@ -236,9 +244,11 @@ fn at_the_limit_enqueues_are_refused_first_and_the_rest_has_a_reserve() {
         }
         settle_down(&log, &mut now_ms);
         assert_eq!(log.segments_in_use(), 1);
+        let again = fill(&log, Room::Enqueue);
+        assert!(!again.is_empty(), "segments that came free are used again");
         assert!(
-            !fill(&log, Room::Enqueue).is_empty(),
-            "segments that came free are used again"
+            again.len() <= jobs.len(),
+            "what copies needed is not for new jobs"
         );
     }
 }
@@ -260,6 +270,35 @@ fn a_full_log_is_opened_and_can_be_emptied() {
     let mut now_ms = NOW_MS;
     settle_down(&log, &mut now_ms);
     assert!(append_live(&log, Room::Enqueue).is_ok());
+}
+
+/// Two jobs fill a segment of the log, and the start after that takes a segment for its own records: no further one can
+/// be had. Then nobody got a job any more, though there was room for all that would have become of them.
+#[test]
+fn a_full_log_handed_nothing_out_after_a_start_though_the_segment_that_it_writes_was_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(small(&directory, 4));
+    while let Ok(mut claim) = log.claim(30_000, Room::Migrate) {
+        claim.put(&[7; 30_000]);
+        claim.commit(1, 0, NOW_MS, 1);
+    }
+    drop(log);
+    let (log, records) = open(small(&directory, 4));
+    assert!(records.len() > 6, "the log is full: {} jobs", records.len());
+    records.iter().for_each(|record| log.retain(record.position, 1));
+    log.step(NOW_MS, 100);
+    assert_eq!(log.segments_to_hand_out(), 0);
+    let mut bytes = 0;
+    while let Ok(claim) = log.claim(64, Room::HandOut) {
+        claim.commit(1, 0, NOW_MS, 0);
+        bytes += 64;
+    }
+    assert!(bytes > 20_000, "{bytes} bytes of hand-outs");
+    // What each job's settlement and its copy have beyond its body was left.
+    for _ in &records {
+        let claim = log.claim(LOG_KEPT_BY_HAND_OUT_BYTES as usize - HEADER_LEN, Room::Settle);
+        claim.unwrap().commit(1, 0, NOW_MS, 0);
+    }
 }
 
 #[test]
@@ -390,7 +429,7 @@ fn a_refused_pin_let_go_of_what_others_held_or_filled_the_log_for_ever() {
             held.sequence(),
             "a reader holds it"
         );
-        let body = held.plus(ackring::log::HEADER_LEN as u32);
+        let body = held.plus(HEADER_LEN as u32);
         assert_eq!(pin.bytes(body, 1000), Some(&[7; 1000][..]));
         drop(pin);
         late();

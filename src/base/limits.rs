@@ -90,6 +90,9 @@ pub const SEGMENT_BYTES_MIN: u32 = 64 * 1024;
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// Most segments that a log may have at once. Each is a mapping, and Linux allows a process 65,530 of those.
 pub const SEGMENTS_MAX: usize = 32 * 1024;
+/// Segments that a log on a disk may have beyond its limit while jobs are copied and nothing else is free. Kept out of
+/// new jobs' reach, and used again once there.
+pub const SEGMENTS_FOR_COPIES: usize = 2;
 /// Highest number of a segment file. More than segments, as each start may need one beyond the limit.
 pub const SEGMENT_FILES_MAX: u32 = 2 * SEGMENTS_MAX as u32;
 /// Fewest segments that a log must be allowed: one written, and the three that a roll

@@ -189,11 +189,12 @@ impl Engine {
         true
     }
 
-    /// Bytes that copying all of the segments `first..tail` would free: what was written there since they were copied
-    /// last, and what was needed then and is not now. Without either a round would only copy copies, for ever.
+    /// Bytes that copying all of the segments `first..tail` would free, or let go soon: what was written there and in
+    /// the one being written since they were copied last, and what was needed then and is not now. Without either a
+    /// round would only copy copies, for ever.
     fn gain_of_round(&self, reclaim: &Reclaim, first: u32, tail: u32, needed_bytes: u64) -> u64 {
         let own_bytes = self.durable.segment_bytes() / OWN_SHARE;
-        let segments = (first..tail).filter_map(|sequence| self.durable.segment_info(sequence));
+        let segments = (first..=tail).filter_map(|sequence| self.durable.segment_info(sequence));
         let written = segments.map(|info| info.bytes_used.saturating_sub(info.bytes_copied + own_bytes));
         written.map(u64::from).sum::<u64>() + (reclaim.needed_bytes - needed_bytes)
     }

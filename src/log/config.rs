@@ -15,7 +15,8 @@ pub struct LogConfig {
     /// Size of a segment, in bytes: a multiple of 4096 between [`limits::SEGMENT_BYTES_MIN`] and
     /// [`limits::SEGMENT_BYTES_MAX`]. Fixed for the life of a directory.
     pub segment_bytes: u32,
-    /// What all segments together may take, in bytes; at least four segments.
+    /// What all segments together may take, in bytes; at least four segments. A start that finds none free makes one
+    /// beyond that, and copies may have [`limits::SEGMENTS_FOR_COPIES`] more; new jobs never get those.
     pub log_bytes_max: u64,
     /// Give up what is corrupt, instead of refusing to open.
     pub salvage: bool,
@@ -88,7 +89,7 @@ pub enum Room {
     HandOut,
     /// Settling: may take all further segments but one.
     Settle,
-    /// What frees segments: may take the last.
+    /// What frees segments: may take the last, and on a disk [`limits::SEGMENTS_FOR_COPIES`] beyond the limit.
     Migrate,
 }
 

@@ -32,6 +32,8 @@ pub struct Log {
     pub(super) kept_from_enqueues: AtomicU32,
     /// How many of them hand-outs must leave to settlements and copies.
     pub(super) kept_from_hand_outs: AtomicU32,
+    /// Bytes that hand-outs leave to settlements and copies where they are written into the last segment.
+    pub(super) kept_bytes: AtomicU64,
     /// Live jobs that will neither be handed out nor settled any more.
     pub(super) jobs_over: AtomicU64,
     pub(super) is_poisoned: AtomicBool,
@@ -102,10 +104,12 @@ impl Log {
             Room::HandOut => self.kept_from_hand_outs.load(Ordering::Relaxed),
             Room::Settle | Room::Migrate => 0,
         };
-        if self.obtainable.load(Ordering::Relaxed) < kept {
+        let len = (HEADER_LEN + body_len) as u32;
+        if self.obtainable.load(Ordering::Relaxed) < kept
+            && !(room == Room::HandOut && self.tail_takes_hand_out(len))
+        {
             return Err(self.full());
         }
-        let len = (HEADER_LEN + body_len) as u32;
         loop {
             match self.tail.claim(len, self.segment_bytes) {
                 Ok(position) => return Ok(self.claimed_for(room, position, len)),

@@ -12,6 +12,7 @@ mod file_system;
 #[doc(hidden)]
 pub mod group;
 mod inspect;
+mod kept;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
 mod log;
 mod open;

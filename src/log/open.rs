@@ -1,5 +1,6 @@
 //! Opening a log: lock, read, judge, and only then write.
 
+use crate::base::limits;
 use crate::base::stamp;
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::log::config::LogConfig;
@@ -121,6 +122,7 @@ impl Log {
             obtainable: AtomicU32::new(0),
             kept_from_enqueues: AtomicU32::new(2),
             kept_from_hand_outs: AtomicU32::new(0),
+            kept_bytes: AtomicU64::new(0),
             jobs_over: AtomicU64::new(0),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
@@ -364,8 +366,9 @@ impl<'a> TakeOver<'a> {
                 .count_segments(count)
                 .map_err(spoiled("count the segments of"))?;
         }
-        // A start may take one segment beyond the limit; a salvage may have left a gap in the sequence numbers.
-        let capacity = config.segments_max().max(*files as usize) + 1;
+        // A start may take one segment beyond the limit, and copies some; a salvage may have left a gap in the sequence
+        // numbers.
+        let capacity = config.segments_max().max(*files as usize) + 1 + limits::SEGMENTS_FOR_COPIES;
         let mut this = Self {
             config,
             directory,

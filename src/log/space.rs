@@ -70,6 +70,31 @@ impl Space {
         self.existing - self.unused()
     }
 
+    /// How many may exist.
+    pub(super) fn existing_max(&self) -> usize {
+        self.existing_max
+    }
+
+    /// Whether no further one can be made, for now.
+    pub(super) fn has_obstacle(&self) -> bool {
+        self.obstacle.is_some()
+    }
+
+    /// How many exist beyond the limit: starts and copies may have made them. They are not for new jobs, or the log
+    /// would hold as many more of those and need as many more for their copies.
+    pub(super) fn beyond(&self) -> usize {
+        self.existing.saturating_sub(self.existing_max)
+    }
+
+    /// Whether a roll for this purpose leaves the reserve whole.
+    fn has_for(&self, room: Room) -> bool {
+        let reserve = match room {
+            Room::Enqueue => room.roll_reserve() + self.beyond(),
+            _ => room.roll_reserve(),
+        };
+        self.unused() > reserve
+    }
+
     fn full(&self) -> LogError {
         LogError::Full {
             segments: self.in_use(),
@@ -159,24 +184,36 @@ impl Log {
             }
             let (has_ready, is_short) = {
                 let space = self.space.lock();
-                (!space.ready.is_empty(), space.unused() <= room.roll_reserve())
+                (!space.ready.is_empty(), !space.has_for(room))
             };
             // Better to use a segment again than to make one: its pages are there. The reserve consists of real
             // segments, so that a disk which turns out to be full does not take it away.
             if is_short && self.recycle(&mut keeper, 1)? == 0 {
-                let number = self.make(&mut keeper, false)?;
+                let number = self.make(&mut keeper, self.beyond_limit(room))?;
                 self.space.lock().spare.push(number);
             }
             if !has_ready {
-                self.prepare(&mut keeper, false)?;
+                self.prepare(&mut keeper, 0)?;
             }
+        }
+    }
+
+    /// How many segments may exist beyond the limit for this purpose. Copies pack jobs less tightly than the batches
+    /// that brought them: each has a head of its own, and where one does not fit any more the rest of the segment is
+    /// lost. So what filled a segment may need two, and only when it is all copied does one come free; without those
+    /// two a small log that is full would stay so, since nothing in it goes before its oldest segment does. They are
+    /// not for new jobs, so a log never needs more of them. In memory nothing is written to take a job out.
+    fn beyond_limit(&self, room: Room) -> usize {
+        match (room, &self.directory) {
+            (Room::Migrate, Some(_)) => limits::SEGMENTS_FOR_COPIES,
+            _ => 0,
         }
     }
 
     /// A ready segment, if there is one and its going leaves the reserve whole.
     fn pop_ready(&self, room: Room) -> Option<u32> {
         let mut space = self.space.lock();
-        if space.unused() <= room.roll_reserve() {
+        if !space.has_for(room) {
             return None;
         }
         let sequence = space.ready.pop_front();
@@ -187,7 +224,7 @@ impl Log {
     /// Takes the first segment at a start, whatever the reserves are.
     pub(super) fn take_first(&self) -> Result<u32, LogError> {
         let mut keeper = self.keeper.lock();
-        self.prepare(&mut keeper, true)?;
+        self.prepare(&mut keeper, usize::MAX)?;
         let mut space = self.space.lock();
         let sequence = space.ready.pop_front();
         self.publish(&space);
@@ -204,64 +241,17 @@ impl Log {
         }
     }
 
-    /// Says how many further segments enqueues leave alone, and how many hand-outs do. Whoever is refused then is
-    /// refused before it can take the room of an ack, or that of the copies without which deliveries that came to
-    /// nothing would fill the log for good. That a disk is full is only known when there is no more, though.
-    pub(super) fn weigh(&self) {
-        if self.directory.is_none() {
-            return;
-        }
-        let (oldest, tail) = (self.oldest.load(Ordering::Acquire), self.tail().sequence());
-        let live = |sequence: u32| {
-            let segment = self.segments.by_sequence(sequence);
-            segment.map_or(0, |segment| segment.live.count())
-        };
-        let segments = |jobs: u64, bytes: u64| {
-            let segments = (jobs * bytes).div_ceil(u64::from(self.segment_bytes));
-            segments.clamp(1, limits::SEGMENTS_MAX as u64) as u32
-        };
-        let all = (oldest..=tail).map(live).sum::<u64>();
-        let jobs = all.saturating_sub(self.jobs_over.load(Ordering::Relaxed));
-        // One more segment like the last may come before this is asked again.
-        let soon = jobs + live(tail.saturating_sub(1)).min(jobs);
-        let most = self.segments_max() as u32;
-        let hand_outs = 1 + segments(jobs, limits::LOG_KEPT_BY_HAND_OUT_BYTES);
-        let enqueues = 1 + segments(soon, limits::LOG_KEPT_BY_ENQUEUE_BYTES);
-        // Two more than hand-outs leave: one is theirs, and copies may need one more segment than what they are of. The
-        // smallest logs have two segments for jobs, and no more.
-        let enqueues = enqueues.max(hand_outs + 2).min(most - 2).max(2);
-        self.kept_from_enqueues.store(enqueues, Ordering::Relaxed);
-        // On a full disk the few spares are all there is, and nothing would drain if hand-outs left those alone.
-        let hand_outs = match self.space.lock().obstacle {
-            Some(_) => 0,
-            None => hand_outs.min(enqueues - 1),
-        };
-        self.kept_from_hand_outs.store(hand_outs, Ordering::Relaxed);
-    }
-
-    /// How many further segments could be had before enqueues are refused.
-    pub fn segments_to_enqueue(&self) -> u32 {
-        let kept = self.kept_from_enqueues.load(Ordering::Relaxed);
-        self.obtainable.load(Ordering::Relaxed).saturating_sub(kept)
-    }
-
-    /// How many further segments could be had before hand-outs are refused.
-    pub fn segments_to_hand_out(&self) -> u32 {
-        let kept = self.kept_from_hand_outs.load(Ordering::Relaxed);
-        self.obtainable.load(Ordering::Relaxed).saturating_sub(kept)
-    }
-
     pub(super) fn full(&self) -> LogError {
         self.space.lock().full()
     }
 
     /// Gives a spare segment (or a new one) the next sequence number and a header that is on the disk.
-    /// `beyond_limit`: make one even if as many exist as may.
-    pub(super) fn prepare(&self, keeper: &mut Keeper, beyond_limit: bool) -> Result<(), LogError> {
+    /// `beyond`: how many may exist beyond the limit if one must be made.
+    pub(super) fn prepare(&self, keeper: &mut Keeper, beyond: usize) -> Result<(), LogError> {
         let spare = self.space.lock().spare.pop();
         let number = match spare {
             Some(number) => number,
-            None => self.make(keeper, beyond_limit)?,
+            None => self.make(keeper, beyond)?,
         };
         let sequence = keeper.next_sequence;
         let segment = self.segments.by_number(number);
@@ -307,12 +297,12 @@ impl Log {
     }
 
     /// Makes a new segment and returns its number; it is in no list yet.
-    fn make(&self, keeper: &mut Keeper, beyond_limit: bool) -> Result<u32, LogError> {
+    fn make(&self, keeper: &mut Keeper, beyond: usize) -> Result<u32, LogError> {
         let number = keeper.next_number;
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         {
             let space = self.space.lock();
-            let allowed = beyond_limit || space.existing < space.existing_max;
+            let allowed = space.existing < space.existing_max.saturating_add(beyond);
             let waits = space.obstacle.is_some() && now_ms < space.retry_ms;
             if !allowed || waits || number as usize > self.segments.capacity() {
                 return Err(space.full());
@@ -430,9 +420,9 @@ impl Log {
                 )
             };
             if ready < limits::SEGMENTS_READY && (unused > ready || may_make) {
-                self.prepare(keeper, false)?;
+                self.prepare(keeper, 0)?;
             } else if unused < limits::SEGMENTS_SPARE && may_make {
-                let number = self.make(keeper, false)?;
+                let number = self.make(keeper, 0)?;
                 self.space.lock().spare.push(number);
             } else {
                 break;

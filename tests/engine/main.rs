@@ -7,6 +7,7 @@
 
 mod clock;
 mod copies;
+mod cramped;
 #[path = "../sim/disk.rs"]
 #[allow(
     dead_code,
