@@ -11,12 +11,15 @@
 )]
 
 mod common;
+#[path = "common/pinning.rs"]
+mod pinning;
 
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, RequestId};
 use ackring::log::{Log, LogConfig, LogError, Room};
 use ackring::ring::{ChunkPool, Ring};
 use ackring::{Durability, EnqueueBatch, JobOptions, QueueOptions};
 use common::{Worker, batch_of};
+use pinning::hold_on_one_core;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,18 +29,6 @@ const NOW_MS: u64 = 1_700_000_000_000;
 const ROUNDS: usize = 5;
 /// Threads and whether they are held on one core.
 const CROWDS: [(usize, bool); 5] = [(2, false), (8, false), (32, false), (2, true), (32, true)];
-
-fn hold_on_one_core() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-        let allowed = sched_getaffinity(None).unwrap();
-        let first = (0..CpuSet::MAX_CPU).find(|core| allowed.is_set(*core)).unwrap();
-        let mut one = CpuSet::new();
-        one.set(first);
-        sched_setaffinity(None, &one).unwrap();
-    }
-}
 
 /// Time that `threads` threads take which all begin at once, beside an agent.
 fn timed(

@@ -6,10 +6,14 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+#[path = "../benches/common/pinning.rs"]
+mod pinning;
+
 use ackring::engine::{DeliveryHead, DeliverySink, EngineConfig, EnqueueReply, RequestId};
 use ackring::log::{Log, LogConfig, LogError, LogPosition, Room};
 use ackring::ring::{ChunkPool, Ring};
 use ackring::{EnqueueBatch, EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder, Token};
+use pinning::hold_on_one_core;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -21,19 +25,6 @@ const CROWDS: [(usize, bool); 3] = [(4, false), (16, false), (16, true)];
 /// Threads of a crowd.
 fn threads(a_core: usize) -> usize {
     a_core * std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-/// Holds this thread on the first core that it may run on.
-fn hold_on_one_core() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-        let allowed = sched_getaffinity(None).unwrap();
-        let first = (0..CpuSet::MAX_CPU).find(|core| allowed.is_set(*core)).unwrap();
-        let mut one = CpuSet::new();
-        one.set(first);
-        sched_setaffinity(None, &one).unwrap();
-    }
 }
 
 /// Runs `body` on every thread of each crowd, beside `agent` on a further one.
