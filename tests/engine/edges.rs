@@ -3,7 +3,7 @@
 use crate::disk::{SimDisk, SimOptions};
 use crate::symptoms::fill_log;
 use crate::world::{Collect, Delivered, World};
-use ackring::engine::{Confirmed, EnqueueReply, QueueId, RequestId};
+use ackring::engine::{Confirmed, DeliveryHead, DeliverySink, Engine, EnqueueReply, QueueId, RequestId};
 use ackring::{
     Backoff, EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions, Refusal,
 };
@@ -345,4 +345,39 @@ fn workers_that_gave_jobs_back_filled_the_log_until_nothing_could_be_acked_any_m
     for (segments, payload, batch) in [(64, 1_000, 10), (32, 0, 100), (32, 10_000, 1), (16, 100, 1)] {
         fill_and_release(segments, payload, batch);
     }
+}
+
+/// Asks for each job while it is handed out.
+struct Curious<'a> {
+    engine: &'a Engine,
+    told: Vec<Result<JobState, ErrorCode>>,
+}
+
+impl DeliverySink for Curious<'_> {
+    fn room(&self) -> (usize, usize) {
+        (usize::MAX, usize::MAX)
+    }
+
+    fn push(&mut self, head: &DeliveryHead, _: &[u8]) {
+        let found = self.engine.job(head.token.id);
+        self.told
+            .push(found.map(|job| job.state).map_err(|refusal| refusal.code));
+    }
+}
+
+#[test]
+fn a_job_that_is_just_being_changed_is_in_progress_and_not_gone() {
+    let world = World::logged();
+    let queue = world.create("q", no_backoff());
+    let id = world.push(queue, b"x");
+    let mut sink = Curious {
+        engine: world.engine(),
+        told: Vec::new(),
+    };
+    world
+        .engine()
+        .reserve(&[queue], 1, 0, RequestId::NONE, world.now_ms, &mut sink)
+        .unwrap();
+    assert_eq!(sink.told, [Err(ErrorCode::InProgress)]);
+    assert_eq!(world.state(id), JobState::Leased);
 }
