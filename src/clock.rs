@@ -40,6 +40,12 @@ impl Clock {
     pub fn now_ms(&self) -> u64 {
         self.started_ms + Instant::now().duration_since(self.started).as_millis() as u64
     }
+
+    /// Nanoseconds since the clock was started, for what is shorter than a millisecond.
+    #[allow(clippy::disallowed_methods, reason = "this is where time enters")]
+    pub fn passed_ns(&self) -> u64 {
+        Instant::now().duration_since(self.started).as_nanos() as u64
+    }
 }
 
 #[cfg(all(test, not(loom)))]

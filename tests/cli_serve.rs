@@ -42,6 +42,18 @@ fn a_signal_stops_it_in_good_order() {
 }
 
 #[test]
+fn a_server_that_polls_does_what_others_do() {
+    let home = Home::new();
+    for poll in ["--busy-poll", "--busy-poll=1ms"] {
+        let server = home.serve_with(&[poll, "--threads", "2"]);
+        home.json_with_input(&["push", "q"], b"a\nb\n");
+        home.ackring(&["work", "q", "--until-empty", "--", "true"])
+            .expect(0);
+        assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+    }
+}
+
+#[test]
 fn what_was_confirmed_survives_a_kill() {
     let home = Home::new();
     let server = home.serve();

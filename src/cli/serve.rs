@@ -32,6 +32,7 @@ Examples:
   ackring serve
   ackring serve --data /var/lib/ackring --listen 0.0.0.0:7257 --durability synced
   ackring serve --listen none --unix /run/ackring.sock
+  ackring serve --busy-poll                          the lowest latency, where cores are to spare
   ackring serve --listen 127.0.0.1:0                 on a free port, which is printed")]
 pub(crate) struct Serve {
     /// Where the log is kept; made if it does not exist
@@ -43,10 +44,15 @@ pub(crate) struct Serve {
     /// Unix socket to listen on
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
-    /// Threads that serve connections; 0 is one for each core
+    /// Threads that may serve connections, as many of them as the load needs; 0 is one for each core
     #[arg(long, value_name = "N", default_value_t = 0,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=limits::REACTORS_MAX as u64))]
     threads: usize,
+    /// Threads that serve connections look for more work again and again instead of sleeping, until none has come for
+    /// TIME (1s if it is not given): a core for each of them, for less latency
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1s",
+          value_parser = units::millis_u32)]
+    busy_poll: Option<u32>,
     /// What a confirmation means for queues made on first use: memory, written or synced
     #[arg(long, value_name = "LEVEL", default_value_t = Durability::Written)]
     durability: Durability,
@@ -95,6 +101,7 @@ pub(crate) fn run(global: &Global, serve: Serve) -> Done {
         listen: listen_address(&serve.listen)?,
         unix: serve.unix.clone(),
         threads: serve.threads,
+        busy_poll_ms: serve.busy_poll.unwrap_or(0),
         grace_ms: serve.grace,
         connections_max: serve.connections,
         ..ServerConfig::default()

@@ -5,6 +5,16 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+/// Which reactor a connection gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spread {
+    /// All go to one reactor as long as that has time for them, then to others as well; they move as the load does.
+    #[default]
+    AsNeeded,
+    /// Each in its turn to the next reactor, where it stays.
+    InTurn,
+}
+
 /// How to serve. `Default` listens on the default port of the loopback address, with a reactor for each core.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -14,6 +24,11 @@ pub struct ServerConfig {
     pub unix: Option<PathBuf>,
     /// Reactors, each a thread; 0 for one a core. At most `limits::REACTORS_MAX` are started.
     pub threads: usize,
+    /// Which reactor a connection gets.
+    pub spread: Spread,
+    /// How long a reactor with connections looks for more work again and again before it sleeps, in milliseconds; 0
+    /// for not at all. Costs a core for each reactor that serves, and spares the time that waking it takes.
+    pub busy_poll_ms: u32,
     /// How long leases of a connection that ended are kept, in milliseconds.
     pub grace_ms: u32,
     /// Connections at once; further ones are told `TOO_MANY_CONNECTIONS`.
@@ -34,6 +49,8 @@ impl Default for ServerConfig {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, limits::PORT_DEFAULT))),
             unix: None,
             threads: 0,
+            spread: Spread::AsNeeded,
+            busy_poll_ms: 0,
             grace_ms: limits::DISCONNECT_GRACE_MS_DEFAULT,
             connections_max: limits::CONNECTIONS_DEFAULT,
             hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
@@ -44,6 +61,11 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether connections are together as long as one reactor has time for them.
+    pub(super) fn is_gathered(&self) -> bool {
+        self.spread == Spread::AsNeeded
+    }
+
     /// How many reactors to start.
     pub(super) fn reactors(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -77,6 +77,11 @@ impl<S: NetStream> Connection<S> {
         self.writable |= writable;
     }
 
+    /// When something last came, in milliseconds since the Unix epoch.
+    pub(super) fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
     /// Whether [`run`](Self::run) would get on now.
     pub(super) fn wants_run(&self) -> bool {
         match self.peer.stage {

@@ -111,6 +111,27 @@ impl Desk {
         queues.iter().for_each(|queue| self.waiters.look_after(*queue, 0));
     }
 
+    /// Takes the waiters of a connection out, which another reactor gets: its reserves and its subscriptions.
+    pub(super) fn pack(&mut self, peer: &Peer) -> (Vec<Waiter>, Vec<Waiter>) {
+        let subscriptions = peer.subscriptions.iter().map(|subscription| subscription.waiter);
+        let subscriptions: Vec<u64> = subscriptions.collect();
+        let mut take = |keys: &[u64]| keys.iter().filter_map(|key| self.waiters.remove(*key)).collect();
+        (take(&peer.reserves), take(&subscriptions))
+    }
+
+    /// Puts them in line on this reactor, at the end; whoever cannot take a job is found out when its turn comes.
+    pub(super) fn unpack(&mut self, peer: &mut Peer, reserves: Vec<Waiter>, subscriptions: Vec<Waiter>) {
+        let connection = peer.connection;
+        let mut add = |waiter: Waiter| {
+            self.look_after(&waiter.queues);
+            self.waiters.add(Waiter { connection, ..waiter })
+        };
+        peer.reserves = reserves.into_iter().map(&mut add).collect();
+        for (subscription, waiter) in peer.subscriptions.iter_mut().zip(subscriptions) {
+            subscription.waiter = add(waiter);
+        }
+    }
+
     /// Puts the waiters of a connection back in line that can take jobs again.
     pub(super) fn line_up_again(&mut self, peer: &mut Peer) {
         if !peer.has_parked || peer.outbox.is_full() {

@@ -7,11 +7,11 @@ pub use super::net::{Net, NetStream, Ready, Wake};
 use super::agents::{Flusher, Keeper, Timekeeper};
 use super::config::{ServeError, ServerConfig};
 use super::doors::Doors;
+use super::entrance::Entrance;
 use super::hub::Hub;
 use super::mailbox::Mailbox;
 use super::reactor::Reactor;
 use crate::engine::{Engine, QueueId};
-use crossbeam::queue::SegQueue;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,8 @@ impl<N: Net> Machine<N> {
         let doors = Doors::new(wakes.into_iter().map(Mailbox::new).collect());
         let hub = Arc::new(Hub::new(engine, config, boot, doors));
         set_waker(&hub);
-        let arrivals: Arc<[_]> = nets.iter().map(|_| SegQueue::new()).collect();
-        let reactor = |(index, net)| Reactor::new(hub.clone(), index, net, arrivals.clone());
+        let entrances: Arc<[_]> = nets.iter().map(|_| Entrance::default()).collect();
+        let reactor = |(index, net)| Reactor::new(hub.clone(), index, net, entrances.clone());
         Self {
             reactors: nets.into_iter().enumerate().map(reactor).collect(),
             flusher: Flusher::new(hub.clone()),
@@ -69,6 +69,12 @@ impl<N: Net> Machine<N> {
     pub fn step(&mut self, reactor: usize, now_ms: u64, budget: usize) -> usize {
         Doors::enter(reactor);
         self.reactors[reactor].step(now_ms, budget)
+    }
+
+    /// Has a reactor give half of its connections to another one, whatever their loads; says how many.
+    pub fn hand_half(&mut self, from: usize, to: usize) -> usize {
+        Doors::enter(from);
+        self.reactors[from].hand_half(to, 0)
     }
 
     /// Whether others have told a reactor something that it has not looked at; one that sleeps has been woken then.

@@ -7,6 +7,7 @@ use super::net::Wake;
 use crate::base::wake::{Awake, Errand};
 use crate::engine::QueueId;
 use crossbeam::queue::SegQueue;
+use std::sync::atomic::AtomicU64;
 
 /// Jobs became ready in a queue: whoever gets this looks after them, or passes it on to one of `others`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) struct Mailbox {
     pub(super) batons: SegQueue<Baton>,
     /// Whether an answer of the reactor waits for the disk.
     pub(super) disk: Errand,
+    /// How busy the reactor is, and since when that is so; for whoever looks for one with less to do.
+    pub(super) load: AtomicU64,
 }
 
 impl Mailbox {
@@ -35,6 +38,7 @@ impl Mailbox {
             awake: Awake::default(),
             batons: SegQueue::new(),
             disk: Errand::default(),
+            load: AtomicU64::new(0),
         }
     }
 

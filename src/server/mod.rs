@@ -13,8 +13,8 @@
 //!
 //! The files: `config`; `net` (what a reactor asks of the network), `sockets`, `listen`, `stream` (the real one);
 //! `reactor`, `connections`, `conn`, `peer` (connections); `outbox`, `holdings`, `waiters` (what a connection has
-//! waiting); `desk`, `dispatch`, `together`, `admin`, `deliver`, `sink` (requests); `doors`, `mailbox`, `hub` (between threads);
-//! `agents`; `machine` (all of them, without a thread), `threads`.
+//! waiting); `desk`, `dispatch`, `together`, `admin`, `deliver`, `sink` (requests); `doors`, `mailbox`, `entrance`, `hub`
+//! (between threads); `agents`; `machine` (all of them, without a thread), `threads`, `polling`.
 
 mod admin;
 mod agents;
@@ -25,6 +25,7 @@ mod deliver;
 mod desk;
 mod dispatch;
 mod doors;
+mod entrance;
 mod holdings;
 mod hub;
 mod listen;
@@ -35,6 +36,7 @@ mod net;
 mod orphans;
 mod outbox;
 mod peer;
+mod polling;
 mod reactor;
 mod sink;
 mod sockets;
@@ -43,7 +45,7 @@ mod threads;
 mod together;
 mod waiters;
 
-pub use config::{ServeError, ServerConfig, StartError};
+pub use config::{ServeError, ServerConfig, Spread, StartError};
 pub use listen::raise_file_limit;
 
 use crate::clock::Clock;

@@ -4,6 +4,8 @@
 //! read, serve those who wait for jobs, and write what came of it, one write a connection. Nothing in a step
 //! blocks. Which thread calls it, and when, is not the reactor's business.
 
+mod load;
+mod moves;
 mod reception;
 mod rounds;
 
@@ -11,11 +13,13 @@ use super::config::ServeError;
 use super::conn::Connection;
 use super::connections::Connections;
 use super::desk::Desk;
+use super::entrance::Entrance;
 use super::hub::{Hub, Stage};
 use super::net::{Net, NetStream, Ready};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::engine::QueueId;
-use crossbeam::queue::SegQueue;
+use load::Load;
+use moves::Mover;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -31,8 +35,8 @@ pub(super) struct Reactor<N: Net> {
     hub: Arc<Hub>,
     index: usize,
     net: N,
-    /// Accepted connections to adopt, by reactor.
-    arrivals: Arrivals<N::Stream>,
+    /// Connections to take in, by reactor.
+    entrances: Entrances<N::Stream>,
     /// When connections may be accepted; `None` until the network tells of some.
     accept_at_ms: Option<u64>,
     /// The reactor that gets the next connection.
@@ -46,20 +50,24 @@ pub(super) struct Reactor<N: Net> {
     sweep_at_ms: u64,
     stage: Stage,
     end_at_ms: u64,
+    load: Load,
+    mover: Mover,
+    /// When it last had something to do, in milliseconds since the Unix epoch.
+    busy_at_ms: u64,
 }
 
-/// Connections on their way from the reactor that accepts to those that serve.
-pub(super) type Arrivals<S> = Arc<[SegQueue<S>]>;
+/// How connections come to the reactors, by their numbers.
+pub(super) type Entrances<S> = Arc<[Entrance<S>]>;
 
 impl<N: Net> Reactor<N> {
     /// Reactor number `index` of the hub.
-    pub(super) fn new(hub: Arc<Hub>, index: usize, net: N, arrivals: Arrivals<N::Stream>) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, index: usize, net: N, entrances: Entrances<N::Stream>) -> Self {
         Self {
             desk: Desk::new(hub.clone(), index),
             hub,
             index,
             net,
-            arrivals,
+            entrances,
             accept_at_ms: None,
             next_home: 0,
             turned_away: 0,
@@ -70,6 +78,9 @@ impl<N: Net> Reactor<N> {
             sweep_at_ms: 0,
             stage: Stage::Serving,
             end_at_ms: u64::MAX,
+            load: Load::default(),
+            mover: Mover::default(),
+            busy_at_ms: 0,
         }
     }
 
@@ -80,12 +91,13 @@ impl<N: Net> Reactor<N> {
 
     /// Whether the server stops and every connection has ended.
     pub(super) fn is_done(&self) -> bool {
-        self.stage != Stage::Serving && self.connections.is_empty()
+        self.stage != Stage::Serving && self.connections.is_empty() && self.entrances[self.index].close()
     }
 
     /// Prepares to wait: says how long it need not wake unless something happens. Whoever has a message for it
     /// wakes it from now on.
     pub(super) fn doze(&mut self, now_ms: u64) -> Duration {
+        self.load.rest(now_ms);
         let idle = self.idle_time(now_ms);
         if !idle.is_zero() {
             self.hub.doors.of(self.index).doze();
@@ -95,6 +107,12 @@ impl<N: Net> Reactor<N> {
             }
         }
         idle
+    }
+
+    /// Does not prepare to wait: it will look at its messages at once, and need not be woken.
+    pub(super) fn poll(&mut self, now_ms: u64) -> Duration {
+        self.load.rest(now_ms);
+        Duration::ZERO
     }
 
     /// Waits until there is something to do, at most for as long as [`doze`](Self::doze) said.
@@ -127,8 +145,9 @@ impl<N: Net> Reactor<N> {
     /// Does what is to be done, about `budget` connections' worth; says how many it ran.
     pub(super) fn step(&mut self, now_ms: u64, budget: usize) -> usize {
         self.desk.now_ms = now_ms;
+        self.load.go_on(now_ms);
         self.follow_stage();
-        self.adopt_all();
+        self.take_in();
         self.accept();
         let runs = self.to_run.len().min(budget);
         for _ in 0..runs {
@@ -138,15 +157,27 @@ impl<N: Net> Reactor<N> {
             self.run(number);
         }
         self.release_held();
+        let ran = self.touched.len();
         self.serve();
         self.time_out();
         if now_ms >= self.sweep_at_ms {
             self.sweep();
             self.sweep_at_ms = now_ms + SWEEP_MS;
         }
-        self.flush();
+        if !self.touched.is_empty() {
+            self.busy_at_ms = now_ms;
+        }
+        self.flush(ran);
         self.ask_for_disk();
+        self.balance();
         runs
+    }
+
+    /// Whether it may look again at once instead of preparing to wait: there are connections, and the last work is not
+    /// longer ago than the configuration says.
+    pub(super) fn may_poll(&self, now_ms: u64) -> bool {
+        let poll_ms = u64::from(self.hub.config.busy_poll_ms);
+        poll_ms > 0 && !self.connections.is_empty() && now_ms.saturating_sub(self.busy_at_ms) < poll_ms
     }
 
     /// How long nothing is to be done unless something happens.
@@ -168,7 +199,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn has_messages(&self) -> bool {
         let mailbox = self.hub.doors.of(self.index);
         let disk_is_further = !self.holding.is_empty() && !mailbox.disk.is_asked();
-        let is_told = !mailbox.batons.is_empty() || !self.arrivals[self.index].is_empty();
+        let is_told = !mailbox.batons.is_empty() || !self.entrances[self.index].is_empty();
         is_told || disk_is_further || self.hub.stage() != self.stage
     }
 
@@ -191,20 +222,24 @@ impl<N: Net> Reactor<N> {
         self.net.stop_listening();
         self.accept_at_ms = None;
         self.end_at_ms = self.end_at_ms.min(self.desk.now_ms + STOP_MS);
+        (0..self.connections.end()).for_each(|number| self.dismiss(number));
+    }
+
+    /// Tells a connection that the server ends.
+    fn dismiss(&mut self, number: u32) {
+        let Some(connection) = self.connections.get_mut(number) else {
+            return;
+        };
         let refusal = match self.hub.failure() {
             Some(ServeError::Log(reason)) => Refusal::new(ErrorCode::LogPoisoned, reason),
             _ => Refusal::new(ErrorCode::ShuttingDown, "the server stops; connect again later"),
         };
-        for number in 0..self.connections.end() {
-            if let Some(connection) = self.connections.get_mut(number) {
-                if stage == Stage::Failed {
-                    connection.peer.lose_held(&refusal);
-                }
-                connection.peer.dismiss(&refusal);
-                self.desk.drop_waiters(&mut connection.peer);
-                touch(&mut self.touched, connection);
-            }
+        if self.stage == Stage::Failed {
+            connection.peer.lose_held(&refusal);
         }
+        connection.peer.dismiss(&refusal);
+        self.desk.drop_waiters(&mut connection.peer);
+        touch(&mut self.touched, connection);
     }
 
     fn run(&mut self, number: u32) {

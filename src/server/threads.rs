@@ -5,6 +5,7 @@ use super::config::ServeError;
 use super::doors::Doors;
 use super::hub::Hub;
 use super::machine::Machine;
+use super::polling::Polling;
 use super::reactor::Reactor;
 use super::sockets::Sockets;
 use crate::base::limits::TICK_MS;
@@ -79,12 +80,19 @@ impl Drop for PanicGuard<'_> {
 
 fn react(hub: &Hub, mut reactor: Reactor<Sockets>, clock: Clock) {
     Doors::enter(reactor.index());
+    let (mut ran, mut polling) = (0, Polling::default());
     loop {
-        let idle = reactor.doze(clock.now_ms());
+        let now_ms = clock.now_ms();
+        let polls = reactor.may_poll(now_ms) && (ran > 0 || polling.go_on(&clock, now_ms));
+        let idle = if polls {
+            reactor.poll(now_ms)
+        } else {
+            reactor.doze(now_ms)
+        };
         if let Err(error) = reactor.wait(idle) {
             return hub.fail(ServeError::System(format!("poll: {error}")));
         }
-        reactor.step(clock.now_ms(), RUN_BUDGET);
+        ran = reactor.step(clock.now_ms(), RUN_BUDGET);
         if reactor.is_done() {
             return;
         }

@@ -1,7 +1,7 @@
 //! A server for one test, and a peer that speaks frames and nothing else.
 
 use ackring::engine::EngineConfig;
-use ackring::server::{Server, ServerConfig};
+use ackring::server::{Server, ServerConfig, Spread};
 use ackring::wire::compose::{self, ReserveFields};
 use ackring::wire::{DeliveryBatch, ErrorReply, FrameDecoder, Header, Hello, Op, Outcome, Welcome, response};
 use ackring::{Durability, EnqueueBuilder, ErrorCode, JobId, JobOptions, SettleBuilder, Token, limits};
@@ -26,11 +26,12 @@ pub fn engine(directory: Option<&Path>) -> EngineConfig {
     }
 }
 
-/// A free port on the loopback address, two reactors, a short grace.
+/// A free port on the loopback address, two reactors that get connections in turn, so that jobs come across.
 pub fn config() -> ServerConfig {
     ServerConfig {
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         threads: 2,
+        spread: Spread::InTurn,
         ..ServerConfig::default()
     }
 }

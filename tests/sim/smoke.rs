@@ -28,12 +28,13 @@ fn a_plain_queue_survives_its_world() {
 }
 
 /// What the world does to everybody, however short a run.
-pub const WHAT_HAPPENS: [&str; 30] = [
+pub const WHAT_HAPPENS: [&str; 31] = [
     "answers lost on the way",
     "clients gave up",
     "connections cut",
     "connections lost, the client unaware",
     "connections lost, the server unaware",
+    "connections moved",
     "connections refused",
     "connections stalled",
     "crashes in recovery",

@@ -7,6 +7,8 @@ use crate::rng::Rng;
 #[derive(Debug, Clone)]
 pub struct Weather {
     pub reactors: usize,
+    /// Of a hundred turns of a reactor: before how many it gives connections to another one.
+    pub move_percent: u64,
     /// Connections that the server takes at once.
     pub connections_max: usize,
     pub hello_timeout_ms: u64,
@@ -55,6 +57,8 @@ impl Weather {
             }
         };
         Self {
+            // Of its own, so that the rest of the weather is as it was.
+            move_percent: Rng::new(seed, "move").pick(&[0, 0, 2, 30]),
             reactor,
             flusher,
             timekeeper,

@@ -9,7 +9,7 @@ use crate::tally::Tally;
 use crate::trace::Trace;
 use crate::weather::Weather;
 use ackring::EngineConfig;
-use ackring::server::ServerConfig;
+use ackring::server::{ServerConfig, Spread};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -56,6 +56,8 @@ pub struct World {
     /// Who is preempted, of its own so that histories are alike in every build.
     #[cfg_attr(not(planted), allow(dead_code, reason = "there is nothing that preempts"))]
     pub(crate) preempts: Rng,
+    /// Which connections change their reactor, of its own as well.
+    moves: Rng,
     pub(crate) trace: Trace,
     pub(crate) weather: Weather,
     pub(crate) disk: SimDisk,
@@ -96,6 +98,8 @@ impl World {
         let server = ServerConfig {
             listen: None,
             threads: weather.reactors,
+            // In the simulation it is chance, not the load, that moves connections.
+            spread: Spread::InTurn,
             grace_ms,
             connections_max: weather.connections_max,
             hello_timeout_ms: weather.hello_timeout_ms,
@@ -111,6 +115,7 @@ impl World {
         Self {
             rng,
             preempts: Rng::new(seed, "preempts"),
+            moves: Rng::new(seed, "moves"),
             trace,
             net: SimNet::new(seed, disk.clone()),
             engine: EngineConfig {
@@ -257,6 +262,7 @@ impl World {
         match turn {
             Turn::Reactor(reactor) => {
                 self.preempt();
+                self.move_some(reactor);
                 let Some(life) = &mut self.life else { return };
                 let ran = life.run(reactor, now_ms, budget);
                 self.go_on();
@@ -282,6 +288,21 @@ impl World {
             Turn::Actor(actor) => self.act(actor),
             Turn::Time => self.pass_time(),
             Turn::Start => {}
+        }
+    }
+
+    /// Maybe a reactor gives connections away before its turn.
+    fn move_some(&mut self, from: usize) {
+        let Some(life) = &mut self.life else { return };
+        let to = self.moves.index(life.reactors());
+        if to == from || self.moves.below(100) >= self.weather.move_percent || life.machine.is_done(from) {
+            return;
+        }
+        let moved = life.machine.hand_half(from, to);
+        if moved > 0 {
+            self.tally.note("connections moved");
+            self.trace
+                .note(format!("{moved} connections move from reactor {from} to {to}"));
         }
     }
 

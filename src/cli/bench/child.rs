@@ -40,6 +40,7 @@ impl Child {
                 "--data",
             ])
             .arg(directory.path().join("data"))
+            .args(bench.busy_poll.then_some("--busy-poll"))
             .env_remove("ACKRING_SERVER")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());

@@ -105,7 +105,8 @@ pub(crate) struct Bench {
     /// How workers get their jobs [default: subscribe]
     #[arg(long, value_name = "HOW")]
     deliver: Option<Deliver>,
-    /// Connections look for bytes again and again instead of sleeping: a core for each, for less latency
+    /// Connections look for bytes again and again instead of sleeping: a core for each, for less latency; a server
+    /// that --spawn starts does so too
     #[arg(long)]
     busy_poll: bool,
     /// Put the load on an engine in this process; no server

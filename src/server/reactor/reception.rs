@@ -1,4 +1,5 @@
-//! How connections come in: accepted by the one reactor that has the listeners, given to all in turn.
+//! How connections come in: accepted by the one reactor that has the listeners, given to the one with the least to do
+//! or to all in turn; and from one reactor to another.
 
 use super::super::conn::Connection;
 use super::super::hub::Stage;
@@ -16,9 +17,12 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 impl<N: Net> Reactor<N> {
     /// Takes in the connections that were given to this reactor.
-    pub(super) fn adopt_all(&mut self) {
-        while let Some(stream) = self.arrivals[self.index].pop() {
+    pub(super) fn take_in(&mut self) {
+        while let Some(stream) = self.entrances[self.index].fresh.pop() {
             self.adopt(stream);
+        }
+        for moved in self.entrances[self.index].take_moved() {
+            self.unpack(moved);
         }
     }
 
@@ -43,18 +47,23 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Gives a new connection to the reactor whose turn it is.
+    /// Gives a new connection to the reactor with the least to do, or whose turn it is.
     fn place(&mut self, stream: N::Stream) {
         if self.hub.connections.fetch_add(1, Ordering::Relaxed) >= self.hub.config.connections_max {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);
             return self.turn_away(stream);
         }
-        let home = self.next_home;
-        self.next_home = (home + 1) % self.hub.doors.all().len();
+        let home = if self.hub.config.is_gathered() {
+            self.least_busy()
+        } else {
+            let home = self.next_home;
+            self.next_home = (home + 1) % self.hub.doors.all().len();
+            home
+        };
         if home == self.index {
             self.adopt(stream);
         } else {
-            self.arrivals[home].push(stream);
+            self.entrances[home].fresh.push(stream);
             self.hub.doors.of(home).ring();
         }
     }

@@ -98,8 +98,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Writes what the turn brought, and removes the connections that have ended.
-    pub(super) fn flush(&mut self) {
+    /// Writes what the turn brought, and removes the connections that have ended. First to those that were touched after
+    /// the first `ran`, who waited for jobs: a job is delivered before its enqueue is confirmed, as the one
+    /// who gets it has to do something with it.
+    pub(super) fn flush(&mut self, ran: usize) {
         let now_ms = self.desk.now_ms;
         let linger_ms = if self.stage == Stage::Serving {
             LINGER_MS
@@ -107,7 +109,8 @@ impl<N: Net> Reactor<N> {
             LINGER_STOPPING_MS
         };
         let touched = std::mem::take(&mut self.touched);
-        for number in &touched {
+        let (ran, served) = touched.split_at(ran.min(touched.len()));
+        for number in served.iter().chain(ran) {
             let Some(connection) = self.connections.get_mut(*number) else {
                 continue;
             };
@@ -133,7 +136,7 @@ impl<N: Net> Reactor<N> {
         self.touched.clear();
     }
 
-    fn close(&mut self, number: u32) {
+    pub(super) fn close(&mut self, number: u32) {
         let Some(mut connection) = self.connections.remove(number) else {
             return;
         };
