@@ -16,7 +16,7 @@ mod pinning;
 
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, RequestId};
 use ackring::log::{Log, LogConfig, LogError, Room};
-use ackring::ring::{ChunkPool, Ring};
+use ackring::ring::{ChunkPool, Rings};
 use ackring::{Durability, EnqueueBatch, JobOptions, QueueOptions};
 use common::{Worker, batch_of};
 use pinning::hold_on_one_core;
@@ -100,7 +100,9 @@ fn consume(taken: &AtomicUsize, total: usize, mut take: impl FnMut() -> usize) {
 }
 
 fn ring(crowd: (usize, bool), batch: usize) -> f64 {
-    let (pool, ring) = (ChunkPool::new(8 * 1024), Ring::new());
+    // As a queue of the engine has it.
+    let (pool, rings) = (ChunkPool::new(8 * 1024), Rings::<1>::new());
+    let ring = rings.at(0);
     let batches = share(400_000, crowd.0, batch);
     let (total, taken) = (batches * batch * (crowd.0 / 2), AtomicUsize::new(0));
     let body = |member: usize| {

@@ -1,6 +1,9 @@
 //! The whole life of a job in a program that links the engine: enqueue, reserve, ack. One thread that does all
-//! three, and a producer and a worker on two; batches of 1, 64 and 500; payloads of 64 B and 1 KiB; in memory and
-//! in the mapped log (`written`). The engine's two agents run on a thread of their own, as in a server.
+//! three, and a producer and a worker on two; batches of 1 and 64, and of 500 for payloads of 64 B; payloads of 16 B
+//! to 16 KiB; in memory, in the mapped log (`written`), and with every enqueue and ack waited for until it is on the
+//! disk (`synced`). The engine's two agents run on a thread of their own, as in a server.
+//!
+//! `cargo bench --no-default-features --features engine --bench engine`. Figures are jobs a second.
 #![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +13,7 @@
 
 use ackring::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
 use ackring::{Durability, EnqueueBatch, JobOptions, QueueOptions};
-use common::{Worker, batch_of};
+use common::{Worker, batch_of, wait_for};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -64,13 +67,16 @@ impl Bench {
     fn enqueue(&self, reply: &mut EnqueueReply, now_ms: u64) {
         let batch = EnqueueBatch::parse(self.batch, &self.jobs).unwrap();
         // Refused: what a server would tell its producers.
-        while self
-            .engine
-            .enqueue(self.queue, &batch, None, RequestId::NONE, now_ms, reply)
-            .is_err()
-        {
-            std::thread::yield_now();
-        }
+        let confirmed = loop {
+            let result = self
+                .engine
+                .enqueue(self.queue, &batch, None, RequestId::NONE, now_ms, reply);
+            match result {
+                Ok(confirmed) => break confirmed,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        wait_for(&self.engine, confirmed);
     }
 
     /// Runs `work` while another thread runs the agents.
@@ -140,12 +146,15 @@ impl Bench {
 }
 
 fn lives(criterion: &mut Criterion) {
-    for level in [Durability::Memory, Durability::Written] {
+    for level in [Durability::Memory, Durability::Written, Durability::Synced] {
         let mut group = criterion.benchmark_group(format!("life/{level}"));
-        group.sample_size(10).measurement_time(Duration::from_secs(2));
-        group.warm_up_time(Duration::from_millis(500));
-        for payload in [64, 1024] {
+        group.sample_size(10).measurement_time(Duration::from_secs(1));
+        group.warm_up_time(Duration::from_millis(300));
+        for payload in [16, 64, 1024, 16 * 1024] {
             for batch in [1, 64, 500] {
+                if batch == 500 && payload != 64 {
+                    continue;
+                }
                 let bench = Bench::new(level, batch, payload);
                 group.throughput(Throughput::Elements(batch as u64));
                 let id = |threads| BenchmarkId::new(threads, format!("{payload}B/batch {batch}"));

@@ -1,7 +1,7 @@
 //! What benchmarks of the engine share: batches of jobs, and a worker that works in place.
 
-use ackring::engine::{DeliveryHead, DeliverySink, Engine, QueueId, RequestId};
-use ackring::{EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder, Token};
+use ackring::engine::{Confirmed, DeliveryHead, DeliverySink, Engine, QueueId, RequestId};
+use ackring::{Durability, EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder, Token};
 use std::hint::black_box;
 
 /// Counts payload bytes and keeps the tokens, as a worker that works in place.
@@ -26,7 +26,7 @@ impl DeliverySink for Worker {
 }
 
 impl Worker {
-    /// Reserves up to `batch` jobs and acks them; says how many.
+    /// Reserves up to `batch` jobs and acks them, to the level of their queue; says how many.
     pub fn work(&mut self, engine: &Engine, queue: QueueId, batch: usize, now_ms: u64) -> usize {
         self.tokens.clear();
         engine
@@ -42,11 +42,19 @@ impl Worker {
         self.bytes.clear();
         self.settles.write_to(&mut self.bytes);
         let settles = SettleBatch::parse(self.tokens.len(), &self.bytes).unwrap();
-        engine
+        let confirmed = engine
             .settle(&settles, RequestId::NONE, now_ms, &mut self.items)
             .unwrap();
+        wait_for(engine, confirmed);
         assert!(self.items.is_empty());
         self.tokens.len()
+    }
+}
+
+/// Waits for what a confirmation promises, as an embedded engine does.
+pub fn wait_for(engine: &Engine, confirmed: Confirmed) {
+    if let (Durability::Synced, Some(position)) = (confirmed.level, confirmed.position) {
+        engine.sync_to(position).unwrap();
     }
 }
 

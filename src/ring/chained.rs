@@ -317,8 +317,10 @@ fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -
     let mut half = head.half();
     let mut count = 0;
     let mut cells = pool.cells(chunk);
+    // A cell is mostly like the one before it.
+    let mut expects_pairs = true;
     let stop = loop {
-        if !half {
+        if expects_pairs && !half {
             let pairs = copy_pairs(&cells[cell.min(CELLS)..], &mut out[count..]);
             cell += pairs;
             count += 2 * pairs;
@@ -334,7 +336,8 @@ fn walk(pool: &ChunkPool, head: Position, mut chunk: ChunkId, out: &mut [u32]) -
         if Cell::is_data(word) {
             *room = Cell::halves(word)[usize::from(half)];
             count += 1;
-            half = Cell::is_pair(word) && !half;
+            expects_pairs = Cell::is_pair(word);
+            half = expects_pairs && !half;
             cell += usize::from(!half);
             continue;
         }

@@ -13,6 +13,7 @@
 //! cells, no word of any generation can be taken for another kind than it is.
 
 use crate::base::sync::{AtomicU64, Ordering};
+use std::hint::cold_path;
 
 /// Largest handle that a ring carries. (All ones of 31 bits means "none".)
 pub const HANDLE_MAX: u32 = NONE - 1;
@@ -172,9 +173,16 @@ impl Position {
 
     /// Behind the one handle at this position, which is in `word`, a cell of DATA: from half to half, and over the
     /// half that a single handle leaves empty.
+    ///
+    /// A branch and no sum on purpose: a processor that guesses the branch has the next head before it has the cell,
+    /// and pops of one, each of which waits for the head of the one before, wait for that only.
     #[inline]
     pub(super) fn behind_one(self, word: u64) -> Self {
-        Self(self.0 + 2 - u64::from(Cell::is_pair(word)))
+        if Cell::is_pair(word) {
+            cold_path();
+            return Self(self.0 + 1);
+        }
+        Self(self.0 + 2)
     }
 
     /// Whether the first handle of the cell is already gone.
