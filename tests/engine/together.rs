@@ -197,3 +197,149 @@ fn a_token_that_is_not_current_keeps_the_others_leased_until_each_is_settled() {
         assert_eq!(world.state(held[1].token.id), JobState::Done);
     });
 }
+
+/// What a request was told: how many jobs (or acks), or why not.
+type Told = Result<usize, ErrorCode>;
+
+/// One of two engines that live through the same: one gets requests together where it takes them, the other one by one.
+struct Twin {
+    world: World,
+    is_together: bool,
+    held: Vec<Token>,
+    done_together: usize,
+}
+
+impl Twin {
+    fn new(is_together: bool) -> Self {
+        let world = World::logged();
+        let options = QueueOptions {
+            capacity_jobs: 40,
+            keep_finished: 10,
+            ..QueueOptions::default()
+        };
+        world.create("q", options);
+        Self {
+            world,
+            is_together,
+            held: Vec::new(),
+            done_together: 0,
+        }
+    }
+
+    fn enqueue(&mut self, requests: &[(u64, &[&str])]) -> Vec<Told> {
+        let queue = self.world.queue("q");
+        if self.is_together && enqueue(&self.world, queue, requests, &plain()).is_some() {
+            self.done_together += 1;
+            return requests.iter().map(|(_, payloads)| Ok(payloads.len())).collect();
+        }
+        let each = requests.iter().map(|(number, payloads)| {
+            let jobs: Vec<_> = payloads.iter().map(|one| (one.as_bytes(), plain())).collect();
+            let told = self.world.push_as(queue, &jobs, request(*number));
+            told.map(|reply| reply.ids.len()).map_err(|refusal| refusal.code)
+        });
+        each.collect()
+    }
+
+    fn reserve(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let jobs = self.world.reserve(self.world.queue("q"), count);
+        self.held.extend(jobs.iter().map(|job| job.token));
+        jobs.into_iter().map(|job| job.payload).collect()
+    }
+
+    fn ack(&mut self, requests: &[(u64, Vec<usize>)]) -> Vec<Told> {
+        let tokens: Vec<(u64, Vec<Token>)> = requests
+            .iter()
+            .map(|(number, places)| (*number, places.iter().map(|place| self.held[*place]).collect()))
+            .collect();
+        let all: Vec<(u64, &[Token])> = tokens.iter().map(|(number, own)| (*number, &own[..])).collect();
+        if self.is_together && ack(&self.world, &all) {
+            self.done_together += 1;
+            return all.iter().map(|(_, own)| Ok(own.len())).collect();
+        }
+        let each = all.iter().map(|(number, own)| {
+            let told = self.world.settle_as(request(*number), |batch| {
+                own.iter().for_each(|token| batch.ack(*token, None));
+            });
+            told.map_err(|refusal| refusal.code)
+                .and_then(|items| match items.first() {
+                    Some(item) if item.code != ErrorCode::AlreadySettled => Err(item.code),
+                    _ => Ok(own.len()),
+                })
+        });
+        each.collect()
+    }
+}
+
+#[test]
+fn at_once_and_one_by_one_come_to_the_same_through_crashes() {
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut below = |end: u64| {
+        // xorshift64 (Marsaglia 2003).
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % end
+    };
+    let mut twins = [Twin::new(true), Twin::new(false)];
+    let mut next = 1;
+    let names: Vec<String> = (0..4_000).map(|number| format!("job {number}")).collect();
+    for turn in 0..600 {
+        // Mostly new numbers; some that are known, with what they asked for then or with something else.
+        let mut number = || {
+            if below(40) == 0 {
+                return 1 + below(next);
+            }
+            next += 1;
+            next
+        };
+        let count = turn % 7;
+        let numbers: Vec<u64> = (0..count).map(|_| number()).collect();
+        if turn % 2 == 0 {
+            let payloads: Vec<Vec<&str>> = numbers
+                .iter()
+                .map(|number| vec![names[*number as usize].as_str(); 1 + *number as usize % 2])
+                .collect();
+            let requests: Vec<(u64, &[&str])> = numbers
+                .iter()
+                .zip(&payloads)
+                .map(|(number, own)| (*number, &own[..]))
+                .collect();
+            let [one, other] = &mut twins;
+            assert_eq!(one.enqueue(&requests), other.enqueue(&requests), "turn {turn}");
+        } else {
+            let wanted = below(12) as usize;
+            let [one, other] = &mut twins;
+            assert_eq!(one.reserve(wanted), other.reserve(wanted), "turn {turn}");
+            let held = one.held.len() as u64;
+            assert_eq!(held as usize, other.held.len());
+            // The oldest ones in order, now and then one that is settled already.
+            let mut places = held.saturating_sub(12)..held;
+            let acks: Vec<(u64, Vec<usize>)> = numbers
+                .iter()
+                .filter_map(|number| {
+                    let place = if below(30) == 0 {
+                        below(held.max(1))
+                    } else {
+                        places.next()?
+                    };
+                    (place < held).then(|| (*number, vec![place as usize]))
+                })
+                .collect();
+            assert_eq!(one.ack(&acks), other.ack(&acks), "turn {turn}");
+        }
+        if below(50) == 0 {
+            for twin in &mut twins {
+                twin.world.crash();
+            }
+        }
+        let [one, other] = twins
+            .each_ref()
+            .map(|twin| twin.world.engine().queue_stats(twin.world.queue("q")).unwrap());
+        assert_eq!(one, other, "turn {turn}");
+    }
+    assert!(twins[0].done_together > 100, "{}", twins[0].done_together);
+    let [one, other] = twins
+        .each_mut()
+        .map(|twin| twin.world.drain(twin.world.queue("q")));
+    assert_eq!(one, other);
+}
