@@ -42,6 +42,7 @@ mod recover;
 mod registry;
 mod replay;
 mod reserve;
+mod restore;
 mod retry;
 mod settle;
 pub mod slab;
@@ -51,6 +52,7 @@ mod step;
 mod strays;
 mod timer;
 mod together;
+mod told;
 pub mod transition;
 
 pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};

@@ -9,16 +9,13 @@ use super::queue::{Queue, QueueId};
 use super::reclaim::Reclaim;
 use super::recover::Recovery;
 use super::registry::Registry;
-use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
-use super::timer::{Entry, Watch, Wheel};
+use super::timer::Wheel;
 use super::{Engine, admin, codec};
-use crate::base::limits::{PRIORITIES, SLOTS_MAX, TICK_MS};
-use crate::base::plant::{Plant, is_planted};
+use crate::base::limits::SLOTS_MAX;
 use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::log::{Log, LogConfig, LogPosition, OpenError, Reading, Room};
+use crate::log::{Log, LogConfig, OpenError, Reading, Room};
 use crate::ring::{ChunkPool, Ring};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
@@ -124,121 +121,6 @@ impl Engine {
         summary.queues = queues.len() as u64;
         summary.take_queues(queues.into_iter().map(recovered_queue));
         Ok((engine, summary))
-    }
-
-    /// Walks the recovered slots: counts, timers, rings, live counts of the log. Returns finished jobs, with
-    /// when they ended.
-    fn restore_jobs(&self, fresh_from: u32, orders: &HashMap<u32, u64>, now_ms: u64) -> Vec<(u64, u32)> {
-        let mut fresh: Vec<(u64, u64, u32)> = Vec::new();
-        let mut retried: Vec<(u64, u64, u32)> = Vec::new();
-        let mut finished: Vec<(u64, u32)> = Vec::new();
-        let mut timers: Vec<(u64, u64, Entry)> = Vec::new();
-        let mut live: HashMap<u32, u32> = HashMap::new();
-        for number in 0..fresh_from {
-            let slot = self.slab.slot(number);
-            let word = slot.state();
-            if word.phase() == Phase::Free {
-                continue;
-            }
-            let mut fields = slot.fields();
-            let Some(queue) = self
-                .registry
-                .get(QueueId(fields.queue))
-                .filter(|queue| !queue.is_deleted())
-            else {
-                // Of a queue that was deleted: gone with it.
-                slot.drop_body();
-                slot.publish(StateWord::new(word.generation(), 0, Phase::Free, 0));
-                continue;
-            };
-            if fields.limit == 0 {
-                fields.limit = queue.options.max_attempts;
-                slot.write(&fields);
-            }
-            *live.entry(fields.body.sequence()).or_default() += 1;
-            let id = id_of(number, word);
-            let phase = match word.phase() {
-                Phase::Scheduled if fields.at_ms <= now_ms => Phase::Ready,
-                phase => phase,
-            };
-            queue.counters.arrived(phase, 1);
-            if phase.is_finished() {
-                finished.push((fields.at_ms, number));
-                continue;
-            }
-            queue.counters.occupy(1, fields.body_bytes());
-            let order = orders.get(&number).copied().unwrap_or(fields.body.raw());
-            if fields.expires_ms > 0 && phase != Phase::Dead {
-                let entry = Entry::new(fields.expires_ms, id, Watch::Ttl);
-                timers.push((fields.expires_ms, order, entry));
-            }
-            match phase {
-                Phase::Leased if is_planted(Plant::LoseLeaseTimer) => slot.publish(word.with(TIMED)),
-                Phase::Scheduled | Phase::Leased => {
-                    let entry = Entry::new(fields.at_ms, id, Watch::Deadline(word.attempt()));
-                    timers.push((fields.at_ms.div_ceil(TICK_MS), order, entry));
-                    slot.publish(word.with(TIMED));
-                }
-                Phase::Ready => {
-                    slot.publish(word.with_phase(Phase::Ready).with(QUEUED));
-                    // A job that was delayed has its due time there, whether it is told of as Ready (in a copy) or not.
-                    if word.attempt() == 0 && fields.at_ms <= fields.enqueued_ms {
-                        let order = if is_planted(Plant::MixOrder) { 0 } else { order };
-                        fresh.push((0, order, number));
-                    } else {
-                        retried.push((fields.at_ms.div_ceil(TICK_MS), order, number));
-                    }
-                }
-                _ => {}
-            }
-        }
-        // Deadlines of one tick in the order in which their jobs were accepted (G7).
-        timers.sort_unstable_by_key(|(tick, order, _)| (*tick, *order));
-        let mut wheel = self.wheel.lock();
-        timers.into_iter().for_each(|(_, _, entry)| wheel.insert(entry));
-        drop(wheel);
-        for (sequence, jobs) in live {
-            self.durable.retain(LogPosition::new(sequence, 0), jobs);
-        }
-        // Jobs never handed out come first, in the order in which they were accepted; the others behind (G7).
-        self.requeue_all(fresh);
-        self.requeue_all(retried);
-        finished
-    }
-
-    /// Pushes handles in order, a run of one ring at a time.
-    fn requeue_all(&self, mut jobs: Vec<(u64, u64, u32)>) {
-        jobs.sort_unstable();
-        let mut handles: HashMap<(u32, u8), Vec<u32>> = HashMap::new();
-        for (_, _, number) in jobs {
-            let Fields { queue, priority, .. } = self.slab.slot(number).fields();
-            debug_assert!(usize::from(priority) < PRIORITIES);
-            let run = handles.entry((queue, priority)).or_default();
-            run.push(number);
-            if run.len() == 4096 {
-                self.push_recovered(queue, priority, run);
-                run.clear();
-            }
-        }
-        for ((queue, priority), run) in handles {
-            self.push_recovered(queue, priority, &run);
-        }
-    }
-
-    fn push_recovered(&self, queue: u32, priority: u8, run: &[u32]) {
-        if let Some(queue) = self.registry.get(QueueId(queue)) {
-            queue.push_ready(&self.pool, priority, run);
-        }
-    }
-
-    /// Finished jobs go back into their queues' retention, oldest first.
-    fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) {
-        finished.sort_unstable();
-        for (_, number) in finished {
-            if let Some(queue) = self.registry.get(QueueId(self.slab.slot(number).queue())) {
-                self.retain_finished(queue, &[number]);
-            }
-        }
     }
 
     /// Logs the queues whose definitions a salvage has made anew.

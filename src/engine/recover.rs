@@ -14,6 +14,7 @@ use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
 use super::strays::Strays;
+use super::told::Told;
 use crate::base::entry::EnqueueEntry;
 use crate::base::job::JobId;
 use crate::base::limits::QUEUES_MAX;
@@ -46,8 +47,7 @@ pub(super) struct Recovery {
     pub(super) events: HashMap<u32, [u64; 10]>,
     /// Jobs that were copied: their place in the order of jobs never handed out.
     pub(super) orders: HashMap<u32, u64>,
-    /// By slot: where the last record of its job stands that is not a copy (raw).
-    told: Vec<u64>,
+    told: Told,
     /// Where the record that is being read stands (raw).
     at: u64,
     keys: Vec<PendingKey>,
@@ -75,7 +75,7 @@ impl Recovery {
             queues_seen: 0,
             events: HashMap::new(),
             orders: HashMap::new(),
-            told: Vec::new(),
+            told: Told::default(),
             at: 0,
             keys: Vec::new(),
             strays: Strays::default(),
@@ -208,19 +208,9 @@ impl Recovery {
 
     /// A record that is not a copy tells of a job.
     fn tell(&mut self, number: u32) {
-        if number >= self.slab.slots() {
-            return;
+        if number < self.slab.slots() {
+            self.told.note(number, self.at);
         }
-        let number = number as usize;
-        if self.told.len() <= number {
-            self.told.resize(number + 1, 0);
-        }
-        self.told[number] = self.at;
-    }
-
-    /// Whether a record from `as_of` on has told of the slot's job.
-    fn is_told_since(&self, number: u32, as_of: u64) -> bool {
-        self.told.get(number as usize).is_some_and(|told| *told >= as_of)
     }
 
     fn enqueue(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
@@ -268,16 +258,22 @@ impl Recovery {
             self.slots_needed = self.slots_needed.max(Some(number + 1));
             return false;
         }
-        self.fresh_from = self.fresh_from.max(number + 1);
         self.raise(id.generation());
         let slot = self.slab.slot(number);
-        let known = slot.state().generation();
-        if known != 0 && !is_newer(id.generation(), known) {
-            return false;
+        if number >= self.fresh_from {
+            // Nothing was put here before. To look would take a page fault beside that of the write.
+            self.fresh_from = number + 1;
+        } else {
+            let known = slot.state().generation();
+            if known != 0 && !is_newer(id.generation(), known) {
+                return false;
+            }
         }
         slot.write(fields);
         slot.publish(word);
-        self.orders.remove(&number);
+        if !self.orders.is_empty() {
+            self.orders.remove(&number);
+        }
         self.strays.found(id);
         true
     }
@@ -417,7 +413,7 @@ impl Recovery {
         if self.place(id, word.with(flags), &fields) {
             self.orders.insert(id.slot(), head.order.get());
         } else {
-            let is_told = self.is_told_since(id.slot(), as_of);
+            let is_told = self.told.is_since(id.slot(), as_of);
             let Some((slot, known)) = self.slot(id) else {
                 return Some(());
             };

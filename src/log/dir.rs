@@ -36,6 +36,7 @@ pub(super) struct Directory {
     path: PathBuf,
     disk: Box<dyn DiskDirectory>,
     machine: Option<[u8; 16]>,
+    reads_ahead: bool,
     /// What [`vouch`](Self::vouch) wrote, in a file that stays open: when it is to be taken back it may be that no
     /// file can be opened.
     vouched: OnceLock<(Box<dyn DiskFile>, Voucher)>,
@@ -67,12 +68,18 @@ impl Directory {
             path: path.to_owned(),
             disk: disk.lock(path, to_write)?,
             machine: disk.machine(),
+            reads_ahead: disk.reads_ahead(),
             vouched: OnceLock::new(),
         })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether a thread may read from it ahead of what is looked at.
+    pub(super) fn reads_ahead(&self) -> bool {
+        self.reads_ahead
     }
 
     pub(super) fn segment_path(&self, number: u32) -> PathBuf {
@@ -128,7 +135,6 @@ impl Directory {
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<Range<u32>>, OpenError> {
         let len = segment.len.min(u64::from(len_max)) as usize;
-        buffer.clear();
         buffer.resize(len, 0);
         let file = self.reopen(segment)?;
         match file.read_exact_at(buffer, 0) {

@@ -30,6 +30,12 @@ pub trait Disk: Debug + Send + Sync {
     fn machine(&self) -> Option<[u8; 16]> {
         None
     }
+
+    /// Whether a start may read the log on a thread of its own, ahead of what it looks at. Not where a run must follow
+    /// from a seed.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// A locked directory; dropping it gives the lock back. Names are those of files in it.

@@ -1,6 +1,7 @@
 //! Reading and judging a whole directory, without changing it.
 
 use crate::base::limits;
+use crate::log::ahead::read_each;
 use crate::log::config::LogConfig;
 use crate::log::damage::Damage;
 use crate::log::dir::{Directory, FoundSegment};
@@ -94,30 +95,39 @@ pub(super) fn examine(
     };
     let cut = find_cut(directory, &examined.used)?;
     let mut recovery = Recovery::default();
-    let mut buffer = Vec::new();
-    let does_count = |segment: &&mut UsedSegment| cut.is_none_or(|cut| segment.sequence() <= cut.sequence());
-    for segment in examined.used.iter_mut().take_while(does_count) {
+    let does_count = |segment: &&UsedSegment| cut.is_none_or(|cut| segment.sequence() <= cut.sequence());
+    let used: Vec<&UsedSegment> = examined.used.iter().take_while(does_count).collect();
+    let wanted = |segment: &&UsedSegment| segment.header.segment_bytes.get();
+    let wanted: Vec<_> = used.iter().map(|used| (&used.file, wanted(used))).collect();
+    // Of each: what cannot be read, and how many records of the engine were seen.
+    let mut seen: Vec<(Vec<Range<u32>>, u64)> = Vec::with_capacity(used.len());
+    let all_seen = read_each(directory, &wanted, |index, content| {
         if visitor.progress(&progress) == ControlFlow::Break(()) {
-            return Ok(None);
+            return ControlFlow::Break(());
         }
-        let segment_bytes = segment.header.segment_bytes.get();
-        segment.unreadable = directory.read(&segment.file, segment_bytes, &mut buffer)?;
+        let segment = used[index];
         if let Some(cut) = cut.filter(|cut| cut.sequence() == segment.sequence()) {
-            let end = buffer.len();
-            buffer[(cut.offset() as usize).min(end)..].fill(0);
+            let end = content.bytes.len();
+            content.bytes[(cut.offset() as usize).min(end)..].fill(0);
         }
-        for range in &segment.unreadable {
-            recovery.unreadable(in_segment(segment.header.sequence.get(), range));
+        for range in &content.unreadable {
+            recovery.unreadable(in_segment(segment.sequence(), range));
         }
-        recovery.segment(&segment.header, &buffer, &mut |record| {
-            segment.records += 1;
+        let mut records = 0;
+        recovery.segment(&segment.header, &content.bytes, &mut |record| {
+            records += 1;
             visitor.record(record);
         });
-        progress.records += segment.records;
+        progress.records += records;
         progress.bytes += segment.file.len;
-    }
-    if visitor.progress(&progress) == ControlFlow::Break(()) {
+        seen.push((std::mem::take(&mut content.unreadable), records));
+        ControlFlow::Continue(())
+    })?;
+    if all_seen.is_break() || visitor.progress(&progress) == ControlFlow::Break(()) {
         return Ok(None);
+    }
+    for (segment, (unreadable, records)) in examined.used.iter_mut().zip(seen) {
+        (segment.unreadable, segment.records) = (unreadable, records);
     }
     examined.verdict = recovery.finish();
     examined.take_cut(cut);

@@ -112,6 +112,10 @@ impl Disk for FileSystem {
     fn machine(&self) -> Option<[u8; 16]> {
         parse_id(&fs::read_to_string(BOOT_ID_PATH).ok()?)
     }
+
+    fn reads_ahead(&self) -> bool {
+        true
+    }
 }
 
 impl DiskDirectory for LockedDirectory {

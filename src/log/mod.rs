@@ -1,5 +1,6 @@
 #![doc = include_str!("FORMAT.md")]
 
+mod ahead;
 mod claim;
 mod config;
 mod damage;
@@ -51,5 +52,7 @@ pub use record::{
 };
 #[doc(hidden)]
 pub use region::Region;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub(crate) use region::prefer_large_pages;
 #[doc(hidden)]
 pub use sync::FlushHook;
