@@ -24,6 +24,8 @@ const OWN_SHARE: u32 = 32;
 const KEY_BYTES: u64 = 96;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
+/// Time after which jobs that are over are counted again although nothing was logged: who logs counts a moment later.
+const COUNT_INTERVAL_MS: u64 = 1_000;
 /// Segments cleared at once.
 const CLEAR_MAX: u32 = 1_024;
 
@@ -41,6 +43,10 @@ pub(super) struct Reclaim {
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
     looked_ms: u64,
+    /// Where the log ended when jobs that are over were counted last, and when that was.
+    counted: (LogPosition, u64),
+    /// What [`Engine::live_bytes`] said last, and when that was.
+    live_bytes: (u64, u64),
 }
 
 impl Engine {
@@ -55,16 +61,25 @@ impl Engine {
             if now_ms.saturating_sub(reclaim.looked_ms) >= LOOK_INTERVAL_MS {
                 reclaim.looked_ms = now_ms;
                 self.dedupe.expire_all(now_ms);
-                let queues = self.registry.all();
-                let logged = queues
-                    .iter()
-                    .filter(|queue| queue.durability() != Durability::Memory);
-                self.durable
-                    .set_jobs_over(logged.map(|queue| queue.counts().kept).sum());
+                self.count_jobs_over(&mut reclaim, now_ms);
                 work += self.copy_volatile_stragglers(now_ms);
             }
         }
         work
+    }
+
+    /// Tells the log how many of its jobs are over. There may be very many queues, so where nothing was logged since the
+    /// last time they are left alone.
+    fn count_jobs_over(&self, reclaim: &mut Reclaim, now_ms: u64) {
+        let (tail, (counted_at, counted_ms)) = (self.durable.tail(), reclaim.counted);
+        if tail == counted_at && now_ms.saturating_sub(counted_ms) < COUNT_INTERVAL_MS {
+            return;
+        }
+        reclaim.counted = (tail, now_ms);
+        let queues = self.registry.each();
+        let logged = queues.filter(|queue| queue.durability() != Durability::Memory);
+        let over = logged.map(|queue| queue.counts().kept).sum();
+        self.durable.set_jobs_over(over);
     }
 
     /// A planted bug: attempts are logged long after the jobs were handed out.
@@ -95,7 +110,7 @@ impl Engine {
             return 0;
         };
         let first = oldest.sequence.max(reclaim.cleared);
-        if oldest.sequence < first && oldest.live > 0 && self.wants_copies(reclaim, oldest.sequence) {
+        if oldest.sequence < first && oldest.live > 0 && self.wants_copies(reclaim, oldest.sequence, now_ms) {
             // A job that was just being accepted when its segment was looked through is known only now.
             self.copy_durable_stragglers(reclaim, oldest.sequence, now_ms);
             return 0;
@@ -109,7 +124,11 @@ impl Engine {
             info.is_some_and(|info| info.sealed && info.live == 0)
         };
         let mut last = (first..first + CLEAR_MAX).take_while(empty).last();
-        if last.is_none() && oldest.sealed && oldest.sequence == first && self.wants_copies(reclaim, first) {
+        if last.is_none()
+            && oldest.sealed
+            && oldest.sequence == first
+            && self.wants_copies(reclaim, first, now_ms)
+        {
             if !self.copy_durable_stragglers(reclaim, first, now_ms) {
                 return 0;
             }
@@ -152,10 +171,8 @@ impl Engine {
     }
 
     fn wants_volatile_copies(&self) -> bool {
-        let (in_use, needed) = (
-            self.volatile.segments_in_use(),
-            self.segments_needed(&self.volatile),
-        );
+        let in_use = self.volatile.segments_in_use();
+        let needed = segments_for(self.live_bytes(), &self.volatile);
         let is_tight = is_tight(&self.volatile);
         let slack = match (is_tight, self.volatile.segments_max() <= SMALL_LOG_SEGMENTS) {
             // A log of few segments has none to spare: whatever frees one is worth it there.
@@ -167,16 +184,26 @@ impl Engine {
     }
 
     /// Whether the jobs of segment `first`, the oldest of the durable log, are to be copied.
-    fn wants_copies(&self, reclaim: &mut Reclaim, first: u32) -> bool {
+    fn wants_copies(&self, reclaim: &mut Reclaim, first: u32, now_ms: u64) -> bool {
         let log = &self.durable;
         let (in_use, tail) = (log.segments_in_use(), log.tail().sequence());
-        if in_use > 2 * self.segments_needed(log) + SLACK_SEGMENTS {
-            return true;
-        }
-        if !is_tight(log) {
+        let is_tight = is_tight(log);
+        if !is_tight && in_use <= 2 + SLACK_SEGMENTS {
             return false;
         }
-        let needed_bytes = self.live_bytes() + self.dedupe.len() as u64 * KEY_BYTES;
+        // Asked at every step; only a log that is about to refuse something needs to know to the millisecond.
+        let (counted_ms, mut live_bytes) = reclaim.live_bytes;
+        if is_tight || now_ms.saturating_sub(counted_ms) >= LOOK_INTERVAL_MS {
+            live_bytes = self.live_bytes();
+            reclaim.live_bytes = (now_ms, live_bytes);
+        }
+        if in_use > 2 * segments_for(live_bytes, log) + SLACK_SEGMENTS {
+            return true;
+        }
+        if !is_tight {
+            return false;
+        }
+        let needed_bytes = live_bytes + self.dedupe.len() as u64 * KEY_BYTES;
         reclaim.needed_bytes = reclaim.needed_bytes.max(needed_bytes);
         if first < reclaim.round_until {
             return true;
@@ -210,15 +237,10 @@ impl Engine {
         (segments * segment_bytes).max(segment_bytes / 8)
     }
 
-    /// Segments that the live jobs would fill.
-    fn segments_needed(&self, log: &Log) -> usize {
-        (self.live_bytes() / log.segment_bytes() as u64) as usize + 1
-    }
-
     /// Bytes that copies of all jobs would have, about.
     fn live_bytes(&self) -> u64 {
         let per_job = (HEADER_LEN + size_of::<JobHead>()) as u64;
-        let counts = self.registry.all().into_iter().map(|queue| queue.counts());
+        let counts = self.registry.each().map(|queue| queue.counts());
         counts
             .map(|counts| {
                 let jobs = counts.ready + counts.scheduled + counts.leased + counts.dead + counts.kept;
@@ -231,13 +253,23 @@ impl Engine {
     /// the log must be durable before those may go; none where nothing depends on it.
     fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
         let mut until = self.repeat_generations(sequence, now_ms)?;
-        for queue in self.registry.all() {
+        self.registry.settle();
+        for queue in self.registry.each() {
+            let state = || {
+                let (events, defined) = (queue.counters.events(), queue.defined_at());
+                let is_due = !defined.is_none() && defined.sequence() <= sequence;
+                let is_told = queue.counters.told_events() == events.iter().sum::<u64>();
+                (events, is_due, is_told)
+            };
+            // Most of very many queues are found to need nothing. A definition that is being logged has the old place until it
+            // has its new one, so it is never missed here.
+            let (_, is_due, is_told) = state();
+            if !is_due && is_told {
+                continue;
+            }
             // In the order in which definitions come into force, and never behind a deletion.
             let _defining = queue.definition.lock();
-            let events = queue.counters.events();
-            let defined = queue.defined_at();
-            let is_due = !defined.is_none() && defined.sequence() <= sequence;
-            let is_told = queue.counters.told_events() == events.iter().sum::<u64>();
+            let (events, is_due, is_told) = state();
             if queue.is_deleted() || !is_due && is_told {
                 continue;
             }
@@ -275,6 +307,11 @@ impl Engine {
         })?;
         Ok(until)
     }
+}
+
+/// Segments that so many bytes would fill.
+fn segments_for(bytes: u64, log: &Log) -> usize {
+    (bytes / log.segment_bytes() as u64) as usize + 1
 }
 
 /// Whether the log is about to refuse new jobs, or does so already.

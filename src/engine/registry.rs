@@ -134,7 +134,22 @@ impl Registry {
             .collect()
     }
 
-    /// Every queue that is not deleted.
+    /// Every queue that was made or restored and is not deleted, in the order of their numbers. Takes no lock and no
+    /// memory, for those who come back several times a second and may meet a hundred thousand queues. One that is
+    /// being defined is not among them, see [`settle`](Self::settle).
+    pub fn each(&self) -> impl Iterator<Item = &Queue> {
+        let chunks = self.chunks.iter().filter_map(OnceLock::get);
+        let queues = chunks.flat_map(|chunk| chunk.iter().filter_map(OnceLock::get));
+        queues.filter(|queue| !queue.is_deleted())
+    }
+
+    /// Waits until each queue whose definition is in the log by now is among [`each`](Self::each).
+    pub fn settle(&self) {
+        // A definition is logged, and its queue put into its place, under the lock.
+        drop(self.names.read());
+    }
+
+    /// Every queue that is not deleted, by name.
     pub fn all(&self) -> Vec<&Queue> {
         let names = self.names.read();
         names.by_name.values().filter_map(|id| self.get(*id)).collect()
