@@ -111,17 +111,19 @@ impl<S: NetStream> Connection<S> {
         }
     }
 
-    /// Gives memory back while all connections together have too much: what it does not need, and if it took more just
-    /// now that of a request of which a part has come. What every connection has to itself is left to it.
+    /// Gives memory back while all connections together have much: what it does not need right now; and while they have
+    /// too much, if it took more just now, that of a request of which a part has come. What every connection has to itself
+    /// is left to it.
     fn weigh(&mut self, desk: &mut Desk) {
         let before = self.counted_bytes;
         self.count_bytes(&desk.hub);
         let (limit, all) = (desk.hub.config.receive_bytes_max, &desk.hub.receiving);
-        if self.counted_bytes == 0 || all.load(Relaxed) <= limit {
+        if self.counted_bytes == 0 || all.load(Relaxed) <= limit / 2 {
             return;
         }
         self.decoder.release_memory();
         if self.counted_bytes > before
+            && all.load(Relaxed) > limit
             && let Some(header) = self.decoder.give_up_frame()
         {
             let text = "the server has too many bytes of requests that have not wholly come; try again later";

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 
 /// What an idle connection keeps of an empty buffer, in bytes.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+const KEPT_BYTES_MAX: usize = 1024;
 
 /// How a write went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,17 @@ use crate::base::code::{ErrorCode, Refusal};
 use crate::wire::frame::{Frame, Header};
 use zerocopy::FromBytes;
 
-/// The smallest buffer to read into, in bytes.
+/// The first buffer to read into, in bytes: what connections that say little, and they are most where they are many,
+/// have to themselves.
+const SPACE_BYTES_FIRST: usize = 1024;
+/// The least space that a larger buffer has for a read, in bytes.
 const SPACE_BYTES_MIN: usize = 4 * 1024;
 /// Reads grow up to this while a peer keeps filling them, in bytes.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// An empty buffer larger than this is given back, in bytes.
+/// An empty buffer larger than this is given back once it was more than needed for a while, in bytes.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// For how many times in a row that it was emptied.
+const KEPT_TIMES_MAX: u8 = 32;
 
 /// A length that cannot be a frame's: the borders are lost, and with them the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +62,8 @@ pub struct FrameDecoder {
     /// Bytes still to come of a frame that was given up.
     to_drop: usize,
     len_max: u32,
+    /// Times in a row that a large buffer was emptied without having been needed.
+    unneeded: u8,
 }
 
 impl FrameDecoder {
@@ -68,6 +75,7 @@ impl FrameDecoder {
             end: 0,
             to_drop: 0,
             len_max,
+            unneeded: 0,
         }
     }
 
@@ -81,16 +89,45 @@ impl FrameDecoder {
     /// Take all whole frames out before reading again: what waits here is what memory is spent on.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
+            self.give_back();
             self.start = 0;
             self.end = 0;
-            if self.buffer.len() > KEPT_BYTES_MAX {
-                self.buffer = Vec::new();
-            }
         }
-        if self.buffer.len() - self.end < SPACE_BYTES_MIN {
+        if self.buffer.len() - self.end < self.space_min() {
             self.make_space();
         }
-        &mut self.buffer[self.end..]
+        // A large buffer is for large frames: what else comes stays in the part that the caches know.
+        let len = self.to_come().max(READ_BYTES_MAX);
+        let end = self.buffer.len().min(self.end.saturating_add(len));
+        &mut self.buffer[self.end..end]
+    }
+
+    /// Bytes that are still to come of the first frame that is not whole, as far as its header is there and allowed.
+    fn to_come(&self) -> usize {
+        let Some(len) = self.buffer[self.start..self.end].first_chunk::<4>() else {
+            return 0;
+        };
+        let len = u32::from_le_bytes(*len).min(self.len_max) as usize;
+        len.saturating_sub(self.pending())
+    }
+
+    /// Gives a large buffer that was emptied back if it is not used for large frames any more. Those who send one after the
+    /// other would have memory made for each otherwise, page by page, at the price of all else that is done with it.
+    fn give_back(&mut self) {
+        if self.buffer.len() <= KEPT_BYTES_MAX || self.end > KEPT_BYTES_MAX {
+            self.unneeded = 0;
+            return;
+        }
+        self.unneeded += 1;
+        if self.unneeded > KEPT_TIMES_MAX {
+            self.buffer = Vec::new();
+            self.unneeded = 0;
+        }
+    }
+
+    /// The space below which more is made, for a buffer as long as this one.
+    fn space_min(&self) -> usize {
+        (self.buffer.len() / 2).clamp(1, SPACE_BYTES_MIN)
     }
 
     /// Moves the unread bytes to the front, and grows by doubling only when they fill more than half: no further
@@ -101,15 +138,15 @@ impl FrameDecoder {
         self.start = 0;
         let len = self.buffer.len();
         let enough = self.len_max as usize + READ_BYTES_MAX;
-        if self.end * 2 >= len && len < enough || len - self.end < SPACE_BYTES_MIN {
+        if self.end * 2 >= len && len < enough || len - self.end < self.space_min() {
             let doubled = (len * 2).min(enough);
-            self.buffer.resize(doubled.max(self.end + SPACE_BYTES_MIN * 2), 0);
+            self.buffer.resize(doubled.max(self.end + SPACE_BYTES_FIRST), 0);
         }
     }
 
     /// The first `count` bytes of the last [`space`](Self::space) were filled.
     ///
-    /// A read that filled all of it makes the next one larger, up to 256 KiB.
+    /// A read that filled all of it makes the next one larger, up to 256 KiB (and what is to come of a larger frame).
     pub fn filled(&mut self, count: usize) {
         assert!(
             count <= self.buffer.len() - self.end,
