@@ -163,12 +163,6 @@ impl ZeroedWords {
         &self.words[self.first + at]
     }
 
-    /// All of them.
-    #[allow(dead_code, reason = "each feature set uses its own subset of the facade")]
-    pub(crate) fn all(&self) -> &[AtomicU64] {
-        &self.words[self.first..self.first + self.len]
-    }
-
     /// How many words there are.
     pub(crate) fn len(&self) -> usize {
         self.len

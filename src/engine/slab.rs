@@ -31,11 +31,8 @@ pub struct Slab {
 impl Slab {
     /// Room for `slots` jobs, all free. Costs address space until used.
     pub fn new(slots: u32) -> Self {
-        let words = ZeroedWords::new(slots as usize * SLOT_WORDS);
-        #[cfg(all(target_os = "linux", not(loom)))]
-        crate::log::prefer_large_pages(words.all());
         Self {
-            words,
+            words: ZeroedWords::new(slots as usize * SLOT_WORDS),
             slots,
             free: SlotPool::new(slots),
             generation_high: AtomicU32::new(0),

@@ -52,7 +52,5 @@ pub use record::{
 };
 #[doc(hidden)]
 pub use region::Region;
-#[cfg(all(target_os = "linux", not(loom)))]
-pub(crate) use region::prefer_large_pages;
 #[doc(hidden)]
 pub use sync::FlushHook;

@@ -32,9 +32,6 @@ impl Region {
     /// Zeroed anonymous memory, handed out page by page as it is touched.
     pub(super) fn anonymous(len: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(len).map_anon()?;
-        // Best effort: a system without them has smaller ones.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(Advice::HugePage);
         Ok(Self {
             map: MmapRaw::from(map),
             syncs: None,
@@ -138,24 +135,4 @@ impl Region {
         // spares, is the only one that can find it. Zeroed pages are as good as any other stale contents.
         unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }
     }
-}
-
-/// Asks the system to back `words` with large pages as they are touched: fewer faults while a table fills, and fewer
-/// misses in the processor's address cache afterwards. Best effort, and nothing that a reader of the words could see.
-#[cfg(all(target_os = "linux", not(loom)))]
-pub(crate) fn prefer_large_pages(words: &[AtomicU64]) {
-    const PAGE: usize = 4096;
-    let range = words.as_ptr_range();
-    let skipped = range.start.cast::<u8>().align_offset(PAGE);
-    // Whole pages only: what stands beside the words in the first and the last is somebody else's.
-    let Some(len) = size_of_val(words)
-        .checked_sub(skipped)
-        .map(|len| len / PAGE * PAGE)
-    else {
-        return;
-    };
-    let start = range.start.cast_mut().wrapping_byte_add(skipped).cast();
-    // SAFETY: the range lies within `words`, whose memory is borrowed for as long as the call takes. The advice changes no
-    // byte and no access right; it only says how pages are found for what is not backed yet.
-    let _ = unsafe { rustix::mm::madvise(start, len, rustix::mm::Advice::LinuxHugepage) };
 }
