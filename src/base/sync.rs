@@ -157,6 +157,12 @@ impl ZeroedWords {
         }
     }
 
+    /// All words as groups of `N`, the first at a 64-byte boundary. Words behind the last whole group are in none.
+    #[inline]
+    pub(crate) fn groups<const N: usize>(&self) -> &[[AtomicU64; N]] {
+        self.words[self.first..self.first + self.len].as_chunks().0
+    }
+
     /// One word. Panics when it is outside.
     #[inline]
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {

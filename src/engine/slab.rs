@@ -6,7 +6,7 @@
 //! and are compared as serial numbers (RFC 1982); a slot that lags far behind the highest jumps up to it when it
 //! is used again, so that the comparison stays valid.
 
-use crate::base::sync::{AtomicU32, Ordering, ZeroedWords, fence};
+use crate::base::sync::{AtomicU32, AtomicU64, Ordering, ZeroedWords, fence};
 use crate::engine::slot::{Phase, SLOT_WORDS, Slot, StateWord};
 use crate::ring::SlotPool;
 
@@ -16,6 +16,76 @@ const LAG_MAX: u32 = 1 << 30;
 /// Whether generation `a` was given out after `b`.
 pub fn is_newer(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 > 0
+}
+
+/// The slots of a slab by their numbers.
+#[derive(Clone, Copy)]
+pub struct Slots<'a>(&'a [[AtomicU64; SLOT_WORDS]]);
+
+impl<'a> Slots<'a> {
+    /// As [`Slab::slot`].
+    #[inline]
+    pub fn slot(self, number: u32) -> Slot<'a> {
+        Slot::new(&self.0[number as usize])
+    }
+
+    /// As [`Slab::get`].
+    #[inline]
+    pub fn get(self, number: u32) -> Option<Slot<'a>> {
+        self.0.get(number as usize).map(Slot::new)
+    }
+
+    /// Makes a taken slot Busy under its next generation and returns its state word.
+    #[inline]
+    pub fn begin(self, number: u32, succession: Succession, flags: u8) -> StateWord {
+        let slot = self.slot(number);
+        let old = slot.state();
+        debug_assert_eq!(old.phase(), Phase::Free, "slot {number} was taken while in use");
+        let word = StateWord::new(succession.after(old.generation()), 0, Phase::Busy, flags);
+        slot.publish(word);
+        // As in `Slot::exchange`: the word before the fields.
+        fence(Ordering::Release);
+        word
+    }
+}
+
+/// Which generations slots get next, for a batch of them.
+#[derive(Clone, Copy)]
+pub struct Succession {
+    high: u32,
+    /// The lowest that is neither too far behind `high` nor may have been used before the last start.
+    lowest: u32,
+}
+
+impl Succession {
+    /// The generation of a slot whose last one was `old`.
+    #[inline]
+    fn after(self, old: u32) -> u32 {
+        let next = old.wrapping_add(1);
+        // As far ahead of `high` as behind it: that was read early.
+        let usual = self.high.wrapping_sub(self.lowest) + LAG_MAX;
+        if next > 1 && next.wrapping_sub(self.lowest) <= usual {
+            next
+        } else {
+            self.after_pause(old)
+        }
+    }
+
+    /// As [`after`](Self::after) for a slot that was never used, or not for long.
+    #[cold]
+    fn after_pause(self, old: u32) -> u32 {
+        let next = old.wrapping_add(1);
+        let is_far = (LAG_MAX..u32::MAX - LAG_MAX).contains(&self.high.wrapping_sub(next));
+        let generation = if is_far || old == 0 && is_newer(self.high, next) {
+            self.high
+        } else if is_newer(self.lowest, next) {
+            self.lowest
+        } else {
+            next
+        };
+        // 0 means "never used": ids with it do not exist.
+        if generation == 0 { 1 } else { generation }
+    }
 }
 
 /// The slots of one engine.
@@ -45,16 +115,22 @@ impl Slab {
         self.slots
     }
 
+    /// All slots at hand, for a loop over many.
+    #[inline]
+    pub fn all(&self) -> Slots<'_> {
+        Slots(self.words.groups())
+    }
+
     /// The slot of that number. Panics for a number that was never given out by this slab.
     #[inline]
     pub fn slot(&self, number: u32) -> Slot<'_> {
-        Slot::new(self.words.slice(number as usize * SLOT_WORDS, SLOT_WORDS))
+        self.all().slot(number)
     }
 
     /// The slot of that number, or `None` for a number that no slab of this size has (it came from outside).
     #[inline]
     pub fn get(&self, number: u32) -> Option<Slot<'_>> {
-        (number < self.slots).then(|| self.slot(number))
+        self.all().get(number)
     }
 
     /// Slots below this number have held a job; those at or above it never have.
@@ -75,29 +151,20 @@ impl Slab {
     /// Makes a taken slot Busy under its next generation and returns its state word.
     #[inline]
     pub fn begin(&self, number: u32, high: u32, flags: u8) -> StateWord {
-        let slot = self.slot(number);
-        let old = slot.state();
-        debug_assert_eq!(old.phase(), Phase::Free, "slot {number} was taken while in use");
-        let mut generation = old.generation().wrapping_add(1);
-        // Behind by more than the limit, and not just a little ahead of a `high` that was read early.
-        let lag = high.wrapping_sub(generation);
-        if (LAG_MAX..u32::MAX - LAG_MAX).contains(&lag) || old.generation() == 0 && is_newer(high, generation)
-        {
-            generation = high;
-        } else if is_newer(self.generation_floor, generation) {
-            generation = self.generation_floor;
-        }
-        // 0 means "never used": ids with it do not exist.
-        let word = StateWord::new(
-            if generation == 0 { 1 } else { generation },
-            0,
-            Phase::Busy,
-            flags,
-        );
-        slot.publish(word);
-        // As in `Slot::exchange`: the word before the fields.
-        fence(Ordering::Release);
-        word
+        self.all().begin(number, self.succession(high), flags)
+    }
+
+    /// Which generations come next, where `high` is the [highest](Self::generation_high) given out.
+    pub fn succession(&self, high: u32) -> Succession {
+        // Slots that lag so far behind jump up to `high` anyway, which is above the floor too. Beyond that the floor
+        // would not even compare as older.
+        let floor = self.generation_floor;
+        let lowest = if high.wrapping_sub(floor) < LAG_MAX {
+            floor
+        } else {
+            high.wrapping_sub(LAG_MAX - 1)
+        };
+        Succession { high, lowest }
     }
 
     /// The highest generation given out.
@@ -160,6 +227,20 @@ mod tests {
         slab.slot(0).publish(StateWord::new(u32::MAX, 0, Phase::Free, 0));
         assert_eq!(slab.begin(0, u32::MAX, 0).generation(), 1);
         assert!(is_newer(1, u32::MAX));
+    }
+
+    /// The floor then compared as newer than every id that came, and ids were given twice.
+    #[test]
+    fn ids_came_again_once_generations_were_2_to_the_31_above_those_of_the_start() {
+        let mut slab = Slab::new(1);
+        slab.slot(0).publish(StateWord::new(7, 0, Phase::Free, 0));
+        slab.restore(1, 10);
+        assert_eq!(slab.begin(0, 10, 0).generation(), 10);
+        let far = 10 + (1 << 31) + 5;
+        slab.slot(0).publish(StateWord::new(far, 0, Phase::Free, 0));
+        assert_eq!(slab.begin(0, far, 0).generation(), far + 1);
+        slab.slot(0).publish(StateWord::new(far + 1, 0, Phase::Free, 0));
+        assert_eq!(slab.begin(0, far, 0).generation(), far + 2);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! and checks afterwards that the state word has not moved (a sequence lock, Lamport 1977).
 
 use crate::base::job::{JobId, JobState};
+#[cfg(doc)]
+use crate::base::limits::DELIVERIES_MAX;
 use crate::base::sync::{AtomicU64, Ordering, fence};
 use crate::log::LogPosition;
 
@@ -138,9 +140,17 @@ impl StateWord {
         self.flags() & flag != 0
     }
 
+    /// Whether the slot stands in that phase: as a comparison with [`phase`](Self::phase), for loops that ask nothing
+    /// else.
+    #[inline]
+    pub fn is(self, phase: Phase) -> bool {
+        (self.0 >> 8) as u8 == phase as u8
+    }
+
     /// The same with another phase; the deadline of the old one no longer counts as timed.
+    #[inline]
     pub fn with_phase(self, phase: Phase) -> Self {
-        Self::new(self.generation(), self.attempt(), phase, self.flags() & !TIMED)
+        Self(self.0 & !(0xFF00 | u64::from(TIMED)) | u64::from(phase as u8) << 8)
     }
 
     /// The same with flags set.
@@ -151,6 +161,13 @@ impl StateWord {
     /// The same with flags cleared.
     pub fn without(self, flags: u8) -> Self {
         Self(self.0 & !u64::from(flags))
+    }
+
+    /// The same for the next attempt. There always is one: a job that had [`DELIVERIES_MAX`] is dead.
+    #[inline]
+    pub fn next_attempt(self) -> Self {
+        debug_assert!(self.attempt() < u16::MAX);
+        Self(self.0 + (1 << 16))
     }
 
     /// The same with another attempt number.
@@ -230,13 +247,13 @@ fn pack(time_ms: u64, count: u16) -> u64 {
 /// A view of one slot.
 #[derive(Clone, Copy)]
 pub struct Slot<'a> {
-    words: &'a [AtomicU64],
+    words: &'a [AtomicU64; SLOT_WORDS],
 }
 
 impl<'a> Slot<'a> {
     /// The slot in these eight words.
-    pub(super) fn new(words: &'a [AtomicU64]) -> Self {
-        debug_assert_eq!(words.len(), SLOT_WORDS);
+    #[inline]
+    pub(super) fn new(words: &'a [AtomicU64; SLOT_WORDS]) -> Self {
         Self { words }
     }
 
@@ -268,6 +285,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Writes all fields, as the owner.
+    #[inline]
     pub fn write(self, fields: &Fields) {
         let set = |word: usize, value: u64| self.words[word].store(value, Ordering::Relaxed);
         debug_assert!(fields.queue < 1 << 24);
@@ -329,6 +347,23 @@ impl<'a> Slot<'a> {
             payload_len: shape as u32,
             meta_len: (extra >> 48) as u16,
             lease_ms: extra as u32,
+        }
+    }
+
+    /// Of the fields those that a delivery tells of, as the owner; the others are as for no job.
+    #[inline]
+    pub fn delivered(self) -> Fields {
+        let get = |word: usize| self.words[word].load(Ordering::Relaxed);
+        let (at, enqueued, shape, extra) = (get(3), get(4), get(6), get(7));
+        Fields {
+            enqueued_ms: enqueued >> 16,
+            releases: at as u16,
+            limit: (extra >> 32) as u16,
+            queue: (shape >> 40) as u32,
+            priority: (shape >> 32) as u8,
+            payload_len: shape as u32,
+            meta_len: (extra >> 48) as u16,
+            ..Fields::default()
         }
     }
 
@@ -427,7 +462,7 @@ mod tests {
     #[test]
     fn every_field_survives_packing() {
         let words = ZeroedWords::new(SLOT_WORDS);
-        let slot = Slot::new(words.slice(0, SLOT_WORDS));
+        let slot = Slot::new(words.group(0));
         let fields = Fields {
             body: LogPosition::from_raw(0x0000_0007_0000_1008),
             note: LogPosition::from_raw(0x0000_0008_0000_2010),

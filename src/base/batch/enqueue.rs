@@ -5,14 +5,17 @@ use crate::base::code::{ErrorCode, Refusal};
 use crate::base::entry::{EnqueueEntry, pad8};
 use crate::base::limits;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes, transmute, transmute_ref};
 
 /// Jobs to enqueue, checked: `entries | bodies`, each body `meta | payload | key` padded to 8.
 #[derive(Debug, Clone, Copy)]
 pub struct EnqueueBatch<'a> {
     entries: &'a [EnqueueEntry],
     bodies: &'a [u8],
-    has_keys: bool,
+    /// All entries with all their bits.
+    union: EnqueueEntry,
+    /// Lengths of payloads and metadata together.
+    job_bytes: u64,
 }
 
 /// One job of an [`EnqueueBatch`].
@@ -58,14 +61,13 @@ impl<'a> EnqueueBatch<'a> {
         }
         let (head, bodies) = bytes.split_at(split);
         let entries = <[EnqueueEntry]>::ref_from_bytes(head).map_err(|_| malformed("entries"))?;
-        let mut need = 0usize;
-        let mut has_keys = false;
-        for (position, entry) in entries.iter().enumerate() {
-            check_entry(position, entry)?;
-            has_keys |= entry.key_len > 0;
-            need += entry.padded_len();
+        let sums = Sums::of(entries);
+        if !is_surely_valid(&sums.union) {
+            for (position, entry) in entries.iter().enumerate() {
+                check_entry(position, entry)?;
+            }
         }
-        if need != bodies.len() {
+        if sums.padded_bytes != bodies.len() as u64 {
             return Err(malformed(
                 "the bodies do not have the lengths that the entries say",
             ));
@@ -73,7 +75,8 @@ impl<'a> EnqueueBatch<'a> {
         Ok(Self {
             entries,
             bodies,
-            has_keys,
+            union: sums.union,
+            job_bytes: sums.job_bytes,
         })
     }
 
@@ -84,14 +87,12 @@ impl<'a> EnqueueBatch<'a> {
         let split = count.checked_mul(EnqueueEntry::LEN)?;
         let (head, bodies) = bytes.split_at_checked(split)?;
         let entries = <[EnqueueEntry]>::ref_from_bytes(head).ok()?;
-        let need = entries
-            .iter()
-            .try_fold(0usize, |sum, entry| sum.checked_add(entry.padded_len()))?;
-        let has_keys = entries.iter().any(|entry| entry.key_len > 0);
-        (need == bodies.len()).then_some(Self {
+        let sums = Sums::of(entries);
+        (sums.padded_bytes == bodies.len() as u64).then_some(Self {
             entries,
             bodies,
-            has_keys,
+            union: sums.union,
+            job_bytes: sums.job_bytes,
         })
     }
 
@@ -112,7 +113,33 @@ impl<'a> EnqueueBatch<'a> {
 
     /// Whether any job has an idempotency key.
     pub fn has_keys(&self) -> bool {
-        self.has_keys
+        self.union.key_len > 0
+    }
+
+    /// Bytes of payloads and metadata together.
+    pub fn job_bytes(&self) -> u64 {
+        self.job_bytes
+    }
+
+    /// No payload is longer than this, in bytes; there need not be one that long.
+    pub fn payload_len_bound(&self) -> u32 {
+        self.union.payload_len.get()
+    }
+
+    /// Whether all jobs are alike but for payloads and leases: due now, for ever, of the lowest priority, with the
+    /// queue's number of attempts, without metadata and keys.
+    pub fn is_bare(&self) -> bool {
+        let EnqueueEntry {
+            payload_len,
+            lease_ms,
+            ..
+        } = self.union;
+        let bare = EnqueueEntry {
+            payload_len,
+            lease_ms,
+            ..EnqueueEntry::new_zeroed()
+        };
+        self.union == bare
     }
 
     /// The jobs in order.
@@ -129,6 +156,43 @@ impl<'a> EnqueueBatch<'a> {
             }
         })
     }
+}
+
+/// What one pass over all entries finds. Nothing in it overflows: there are fewer than 2^32 entries in memory, each
+/// for less than 2^33 bytes.
+struct Sums {
+    /// All entries with all their bits: no field of any entry is larger than that field here.
+    union: EnqueueEntry,
+    padded_bytes: u64,
+    job_bytes: u64,
+}
+
+impl Sums {
+    fn of(entries: &[EnqueueEntry]) -> Self {
+        // As words: four for an entry, which a processor has as two registers.
+        let mut union = [0u64; EnqueueEntry::LEN / 8];
+        let (mut padded_bytes, mut job_bytes) = (0, 0);
+        for entry in entries {
+            let words: &[U64; EnqueueEntry::LEN / 8] = transmute_ref!(entry);
+            union
+                .iter_mut()
+                .zip(words)
+                .for_each(|(all, word)| *all |= word.get());
+            let len = u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
+            job_bytes += len;
+            padded_bytes += (len + u64::from(entry.key_len) + 7) & !7;
+        }
+        Self {
+            union: transmute!(union.map(U64::new)),
+            padded_bytes,
+            job_bytes,
+        }
+    }
+}
+
+/// Whether entries with these bits, and no others, are valid, as nearly all are. If not, each is to be looked at.
+fn is_surely_valid(union: &EnqueueEntry) -> bool {
+    union.flags == U16::ZERO && check_entry(0, union).is_ok()
 }
 
 fn check_entry(position: usize, entry: &EnqueueEntry) -> Result<(), Refusal> {

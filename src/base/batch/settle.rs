@@ -6,13 +6,15 @@ use crate::base::entry::{SettleEntry, Verb};
 use crate::base::job::{JobId, Token};
 use crate::base::limits;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes, transmute_ref};
 
 /// Settlements, checked: `entries | notes`.
 #[derive(Debug, Clone, Copy)]
 pub struct SettleBatch<'a> {
     entries: &'a [SettleEntry],
     notes: &'a [u8],
+    /// Nothing but acks without results.
+    is_plain: bool,
 }
 
 /// One settlement of a [`SettleBatch`].
@@ -41,6 +43,14 @@ impl<'a> SettleBatch<'a> {
         }
         let (head, notes) = bytes.split_at(split);
         let entries = <[SettleEntry]>::ref_from_bytes(head).map_err(|_| malformed("entries"))?;
+        let is_plain = are_plain_acks(entries);
+        if is_plain && notes.is_empty() {
+            return Ok(Self {
+                entries,
+                notes,
+                is_plain,
+            });
+        }
         let mut rest = notes;
         for (position, entry) in entries.iter().enumerate() {
             check_settlement(position, entry)?;
@@ -56,7 +66,21 @@ impl<'a> SettleBatch<'a> {
         if !rest.is_empty() {
             return Err(malformed("there is something behind the last note"));
         }
-        Ok(Self { entries, notes })
+        Ok(Self {
+            entries,
+            notes,
+            is_plain,
+        })
+    }
+
+    /// Whether it is nothing but acks without results. Then its [`entries`](Self::entries) say it all.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// The settlements without their notes.
+    pub fn entries(&self) -> &'a [SettleEntry] {
+        self.entries
     }
 
     /// How many settlements; never 0.
@@ -91,6 +115,18 @@ impl<'a> SettleBatch<'a> {
             })
         })
     }
+}
+
+/// Whether all are acks without argument and note, which are always valid. Nearly every batch is one of those.
+fn are_plain_acks(entries: &[SettleEntry]) -> bool {
+    // The second word of an entry has everything but the id, and of a plain ack nothing but attempt and verb.
+    const ATTEMPT: u64 = 0xFFFF << 32;
+    const ACK: u64 = (Verb::Ack as u64) << 48;
+    let differences = entries.iter().fold(0, |all, entry| {
+        let [_, rest]: &[U64; SettleEntry::LEN / 8] = transmute_ref!(entry);
+        all | (rest.get() ^ ACK)
+    });
+    differences & !ATTEMPT == 0
 }
 
 fn check_settlement(position: usize, entry: &SettleEntry) -> Result<(), Refusal> {
