@@ -51,18 +51,10 @@ impl Engine {
         now_ms: u64,
         reply: &mut EnqueueReply,
     ) -> Result<Admitted<'a>, Refusal> {
-        let mut bytes = 0u64;
-        for (position, entry) in batch.entries().iter().enumerate() {
-            if entry.payload_len.get() > queue.options.payload_bytes_max {
-                let max = queue.options.payload_bytes_max;
-                let text = format!(
-                    "entry {position}: queue {} takes payloads of up to {max} bytes",
-                    queue.name
-                );
-                return Err(Refusal::new(ErrorCode::PayloadTooLarge, text));
-            }
-            bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
+        if batch.payload_len_bound() > queue.options.payload_bytes_max {
+            check_payloads(queue, &batch)?;
         }
+        let mut bytes = batch.job_bytes();
         let mut count = batch.count();
         if let Some(keys) = keys {
             self.dedupe.make_room(keys, count, now_ms)?;
@@ -126,10 +118,11 @@ impl Engine {
         reply: &mut EnqueueReply,
     ) {
         let high = self.slab.generation_high();
+        let (slots, succession) = (self.slab.all(), self.slab.succession(high));
         let flags = if admitted.volatile { VOLATILE } else { 0 };
         let mut highest = high;
         let mut begin = |number: u32, flags: u8| {
-            let word = self.slab.begin(number, high, flags);
+            let word = slots.begin(number, succession, flags);
             if super::slab::is_newer(word.generation(), highest) {
                 highest = word.generation();
             }
@@ -225,5 +218,25 @@ impl Engine {
             .queue
             .counters
             .vacate(admitted.slots.len() as u64, admitted.bytes);
+    }
+}
+
+/// Holds each payload against the queue's limit.
+#[cold]
+fn check_payloads(queue: &Queue, batch: &EnqueueBatch<'_>) -> Result<(), Refusal> {
+    let max = queue.options.payload_bytes_max;
+    match batch
+        .entries()
+        .iter()
+        .position(|entry| entry.payload_len.get() > max)
+    {
+        None => Ok(()),
+        Some(position) => {
+            let text = format!(
+                "entry {position}: queue {} takes payloads of up to {max} bytes",
+                queue.name
+            );
+            Err(Refusal::new(ErrorCode::PayloadTooLarge, text))
+        }
     }
 }

@@ -375,11 +375,12 @@ impl Engine {
         }
     }
 
-    /// For whoever has just published jobs of a queue: if it was deleted meanwhile, they go the same way.
+    /// For whoever has just published jobs of a queue, and [told its waiters](Self::wake): if it was deleted meanwhile,
+    /// they go the same way.
+    #[inline]
     pub(super) fn drop_if_deleted(&self, queue: &Queue, now_ms: u64) {
         // SeqCst: either this sees the deletion, or the deletion, which says so first and then looks for jobs, sees
-        // what was published before (Dekker's pattern).
-        fence(Ordering::SeqCst);
+        // what was published before (Dekker's pattern). The fence stands between the push and the look for waiters.
         if queue.is_deleted() {
             self.drop_jobs(queue, now_ms);
         }

@@ -15,10 +15,13 @@ use crate::base::limits::DELIVERIES_MAX;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{Claim, LogError, LogPosition, Room};
+use crate::log::{Body, Draft, LogError, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
+
+/// Entries of jobs that are done which are copied into the log at once.
+const DONE_AT_ONCE: usize = 32;
 
 /// What happened to a job, for the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,7 +247,8 @@ impl Engine {
     }
 
     /// Writes the set's Change body and notes where the notes will stand.
-    pub(super) fn put_changes(&self, claim: &mut Claim<'_>, body_at: LogPosition, set: &mut ChangeSet<'_>) {
+    #[inline]
+    pub(super) fn put_changes(&self, claim: &mut impl Body, body_at: LogPosition, set: &mut ChangeSet<'_>) {
         let (done, changes, _) = set.logged();
         let head = ChangeHead {
             done: U32::new(done as u32),
@@ -253,13 +257,16 @@ impl Engine {
             reserved: U32::ZERO,
         };
         claim.put(head.as_bytes());
-        for (slot, word) in set.done.iter().filter(|(_, word)| !word.has(VOLATILE)) {
-            let entry = DoneEntry {
-                id: U64::new(id_of(*slot, *word).0),
-                attempt: U16::new(word.attempt()),
-                ..DoneEntry::default()
-            };
-            claim.put(entry.as_bytes());
+        // Put together a few at a time, since a piece costs more than what is in it.
+        for some in set.done.chunks(DONE_AT_ONCE) {
+            let mut entries = [DoneEntry::default(); DONE_AT_ONCE];
+            let logged = some.iter().filter(|(_, word)| !word.has(VOLATILE));
+            let count = entries.iter_mut().zip(logged).map(|(entry, (slot, word))| {
+                entry.id = U64::new(id_of(*slot, *word).0);
+                entry.attempt = U16::new(word.attempt());
+            });
+            let count = count.count();
+            claim.put(entries[..count].as_bytes());
         }
         for change in set.changes.iter().filter(|change| !change.before.has(VOLATILE)) {
             claim.put(change.entry().as_bytes());
@@ -301,21 +308,24 @@ impl Engine {
         }
         // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
-        let mut claim = self
-            .log(volatile)
-            .claim(prelude + self.change_len(set), Room::Settle)?;
-        if prelude > 0 {
-            claim.put(Prelude::new(request).as_bytes());
-        }
-        let body_at = claim.body_position().plus(prelude as u32);
-        self.put_changes(&mut claim, body_at, set);
-        let at = claim.position();
-        let end = claim.commit(
-            Kind::Change as u8,
-            if prelude > 0 { NUMBERED } else { 0 },
-            now_ms,
-            0,
-        );
+        let (log, len) = (self.log(volatile), prelude + self.change_len(set));
+        let flags = if prelude > 0 { NUMBERED } else { 0 };
+        // Where a note stands is known only once its record has a place.
+        let (at, end) = if len <= Draft::LEN_MAX && set.changes.is_empty() {
+            let mut draft = Draft::new();
+            Prelude::put(request, &mut draft);
+            self.put_changes(&mut draft, LogPosition::NONE, set);
+            log.append(&mut draft, Room::Settle, (Kind::Change as u8, flags), now_ms, 0)?
+        } else {
+            let mut claim = log.claim(len, Room::Settle)?;
+            Prelude::put(request, &mut claim);
+            let body_at = claim.body_position().plus(prelude as u32);
+            self.put_changes(&mut claim, body_at, set);
+            (
+                claim.position(),
+                claim.commit(Kind::Change as u8, flags, now_ms, 0),
+            )
+        };
         Ok(Logged {
             at,
             end: (!volatile).then_some(end),
@@ -362,15 +372,11 @@ impl Engine {
 
     /// Publishes a set that is in the log: states, handles, timers, counters, retention.
     pub(super) fn apply(&self, set: &ChangeSet<'_>, now_ms: u64) -> Durability {
-        let mut level = Durability::Memory;
-        let mut finished = Finished::default();
-        for (number, before) in &set.done {
-            let slot = self.slab.slot(*number);
-            slot.write_at(now_ms);
-            level = self
-                .finish_one(*number, slot, *before, Phase::Done, Event::Done, &mut finished)
-                .max(level);
+        let mut level = self.finish_acked(&set.done, now_ms);
+        if set.changes.is_empty() {
+            return level;
         }
+        let mut finished = Finished::default();
         let mut timers: SmallVec<[Entry; 8]> = SmallVec::new();
         for change in &set.changes {
             level = self.apply_one(change, &mut timers, &mut finished).max(level);
@@ -464,7 +470,7 @@ impl Engine {
     }
 }
 
-fn put_note(claim: &mut Claim<'_>, note: &[u8], prior: Option<LogPosition>) {
+fn put_note(claim: &mut impl Body, note: &[u8], prior: Option<LogPosition>) {
     claim.put(&(note.len() as u32).to_le_bytes());
     claim.put(note);
     let padding = crate::base::entry::pad8(4 + note.len()) - 4 - note.len();

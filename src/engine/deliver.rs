@@ -47,7 +47,8 @@ pub trait DeliverySink {
 
 impl Engine {
     /// Hands jobs out whose attempts are logged.
-    pub(super) fn deliver(&self, taken: &Taken, now_ms: u64, sink: &mut dyn DeliverySink) {
+    pub(super) fn deliver(&self, taken: &Taken, now_ms: u64, sink: &mut (impl DeliverySink + ?Sized)) {
+        let slots = self.slab.all();
         let mut reader = BodyReader::new(self);
         let mut round = Round {
             engine: self,
@@ -57,11 +58,11 @@ impl Engine {
             counted: None,
         };
         for (number, entry) in taken.slots.iter().zip(&taken.entries) {
-            let slot = self.slab.slot(*number);
+            let slot = slots.slot(*number);
             let lease_ms = entry.lease_ms.get();
             slot.write_at(now_ms + u64::from(lease_ms));
             let word = slot.state();
-            let fields = slot.fields();
+            let fields = slot.delivered();
             let token = token_of(entry);
             // Published only after the body was read: until then nobody else can settle the job, so its segment
             // stays (the live count covers it) apart from being moved, which `read` follows.
@@ -77,7 +78,7 @@ impl Engine {
         &self,
         applied: Applied,
         now_ms: u64,
-        sink: &mut dyn DeliverySink,
+        sink: &mut (impl DeliverySink + ?Sized),
     ) -> Result<Confirmed, Refusal> {
         let mut reader = BodyReader::new(self);
         let found = self.with_record(applied, |kind, body| {

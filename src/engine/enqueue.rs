@@ -10,9 +10,9 @@ use super::timer::{Entry, Watch};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::batch::EnqueueBatch;
 use crate::base::code::{ErrorCode, ItemError, Refusal};
-use crate::base::entry::EnqueueEntry;
+use crate::base::entry::{EnqueueEntry, pad8};
 use crate::base::queue::Durability;
-use crate::log::{Claim, LogError, LogPosition, Room};
+use crate::log::{Body, Draft, HEADER_LEN, LogError, LogPosition, Room};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -136,23 +136,38 @@ impl Engine {
         self.note_generation(admitted.highest_generation, now_ms)?;
         let prelude = Prelude::len_for(request);
         let len = prelude + journal::enqueue_len(&admitted.batch);
-        let mut claim = self.log(admitted.volatile).claim(len, Room::Enqueue)?;
-        if prelude > 0 {
-            claim.put(Prelude::new(request).as_bytes());
-        }
-        let bodies_at = claim
-            .body_position()
-            .plus((prelude + journal::enqueue_bodies_offset(admitted.batch.count())) as u32);
-        put_enqueue(&mut claim, admitted, reply);
-        let at = claim.position();
         let flags = if prelude > 0 { NUMBERED } else { 0 };
-        let end = claim.commit(Kind::Enqueue as u8, flags, now_ms, admitted.slots.len() as u32);
-        Ok((at, end, bodies_at))
+        let (log, live) = (self.log(admitted.volatile), admitted.slots.len() as u32);
+        let (at, end) = if len <= Draft::LEN_MAX {
+            let mut draft = Draft::new();
+            Prelude::put(request, &mut draft);
+            put_enqueue(&mut draft, admitted, reply);
+            log.append(
+                &mut draft,
+                Room::Enqueue,
+                (Kind::Enqueue as u8, flags),
+                now_ms,
+                live,
+            )?
+        } else {
+            let mut claim = log.claim(len, Room::Enqueue)?;
+            Prelude::put(request, &mut claim);
+            put_enqueue(&mut claim, admitted, reply);
+            (
+                claim.position(),
+                claim.commit(Kind::Enqueue as u8, flags, now_ms, live),
+            )
+        };
+        let bodies_offset = HEADER_LEN + prelude + journal::enqueue_bodies_offset(admitted.batch.count());
+        Ok((at, end, at.plus(bodies_offset as u32)))
     }
 
     /// Fills the slots and makes the jobs visible, in order.
     pub(super) fn publish_admitted(&self, admitted: &Admitted<'_>, bodies_at: LogPosition, now_ms: u64) {
         let queue = admitted.queue;
+        if admitted.batch.is_bare() && admitted.others.is_empty() {
+            return self.publish_bare(admitted, bodies_at, now_ms);
+        }
         let mut timers: SmallVec<[Entry; 8]> = SmallVec::new();
         // A run is a stretch of slots that go to the same place; it is pushed straight out of the slot array.
         let (mut run_from, mut run_level) = (0, None);
@@ -195,6 +210,34 @@ impl Engine {
             let mut wheel = self.wheel.lock();
             timers.into_iter().for_each(|entry| wheel.insert(entry));
         }
+    }
+
+    /// As [`publish_admitted`](Self::publish_admitted) where all jobs go to one ring, and no entry says anything but how
+    /// long its payload is and its lease. Nearly every batch is like that.
+    fn publish_bare(&self, admitted: &Admitted<'_>, bodies_at: LogPosition, now_ms: u64) {
+        let queue = admitted.queue;
+        let slots = self.slab.all();
+        let mut body = bodies_at;
+        for (entry, number) in admitted.batch.entries().iter().zip(&admitted.slots) {
+            let payload_len = entry.payload_len.get();
+            let slot = slots.slot(*number);
+            slot.write(&Fields {
+                body,
+                at_ms: now_ms,
+                enqueued_ms: now_ms,
+                limit: queue.options.max_attempts,
+                queue: queue.id.0,
+                payload_len,
+                lease_ms: entry.lease_ms.get(),
+                ..Fields::default()
+            });
+            slot.publish(slot.state().with_phase(Phase::Ready).with(QUEUED));
+            body = body.plus(pad8(payload_len as usize) as u32);
+        }
+        let count = admitted.len() as u64;
+        queue.counters.count(Event::Enqueued, count);
+        queue.counters.arrived(Phase::Ready, count);
+        queue.push_ready(&self.pool, 0, &admitted.slots);
     }
 
     fn push_run(&self, queue: &Queue, level: Option<u8>, slots: &[u32]) {
@@ -269,7 +312,8 @@ impl Engine {
 }
 
 /// Copies head, ids, entries and bodies. Entries that make no job get their outcome flagged in the log's copy.
-pub(super) fn put_enqueue(claim: &mut Claim<'_>, admitted: &Admitted<'_>, reply: &EnqueueReply) {
+#[inline]
+pub(super) fn put_enqueue(claim: &mut impl Body, admitted: &Admitted<'_>, reply: &EnqueueReply) {
     let count = admitted.batch.count();
     let head = EnqueueHead {
         queue: U32::new(admitted.queue.id.0),
@@ -292,7 +336,8 @@ pub(super) fn put_enqueue(claim: &mut Claim<'_>, admitted: &Admitted<'_>, reply:
     claim.put(admitted.batch.bodies());
 }
 
-pub(super) fn put_ids(claim: &mut Claim<'_>, ids: &[u64]) {
+#[inline]
+pub(super) fn put_ids(claim: &mut impl Body, ids: &[u64]) {
     // The log is little-endian; on a little-endian machine this is one copy.
     if cfg!(target_endian = "little") {
         claim.put(ids.as_bytes());

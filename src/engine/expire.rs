@@ -44,6 +44,7 @@ impl Engine {
 
     /// Takes up to `budget` young leases; those that still last go into the wheel. Says how many it took.
     fn sort_young_leases(&self, budget: usize) -> usize {
+        let slots = self.slab.all();
         let mut handles = [0; 256];
         let mut total = 0;
         while total < budget {
@@ -56,8 +57,12 @@ impl Engine {
             let mut lasting: SmallVec<[Entry; 64]> = SmallVec::new();
             let mut busy: SmallVec<[u32; 8]> = SmallVec::new();
             for number in &handles[..taken] {
-                let slot = self.slab.slot(*number);
+                let slot = slots.slot(*number);
                 let word = slot.state();
+                // Settled already: so are nearly all of them.
+                if !word.is(Phase::Leased) && !word.is(Phase::Busy) {
+                    continue;
+                }
                 match word.phase() {
                     // May come back as a lease (an extension), so it must not be forgotten.
                     Phase::Busy => busy.push(*number),

@@ -5,8 +5,11 @@ use super::queue::{Event, Queue, QueueId};
 use super::slot::{Phase, Slot, StateWord, VOLATILE};
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
-use crate::log::{Log, LogPosition};
+use crate::log::LogPosition;
 use smallvec::SmallVec;
+
+/// Jobs that fall out of a retention at once.
+const EXCESS_MAX: usize = 256;
 
 /// Finished jobs of one queue that came from the same phase and went to the same, not yet counted.
 struct Run<'e> {
@@ -25,17 +28,47 @@ pub(super) struct Finished<'e> {
 }
 
 impl Engine {
-    /// As [`finish_counted`](Self::finish_counted) for a job whose event is always counted.
-    pub(super) fn finish_one<'e>(
-        &'e self,
-        number: u32,
-        slot: Slot<'_>,
-        before: StateWord,
-        to: Phase,
-        event: Event,
-        finished: &mut Finished<'e>,
-    ) -> Durability {
-        self.finish_counted(number, slot, before, to, Some(event), finished)
+    /// Publishes the ends of jobs that were leased and are acked without a result, a run of one queue at a time.
+    /// Returns the strongest durability of the queues.
+    pub(super) fn finish_acked(&self, done: &[(u32, StateWord)], now_ms: u64) -> Durability {
+        let slots = self.slab.all();
+        let mut level = Durability::Memory;
+        let mut rest = done;
+        while let Some((first, before)) = rest.first() {
+            let queue = self.queue_of(slots.slot(*first));
+            let mut handles: SmallVec<[u32; 64]> = SmallVec::with_capacity(rest.len());
+            let mut bytes = 0;
+            handles.extend(rest.iter().map_while(|(number, before)| {
+                let slot = slots.slot(*number);
+                if slot.queue() != queue.id.0 {
+                    return None;
+                }
+                bytes += slot.body_bytes() as u64;
+                slot.write_at(now_ms);
+                slot.finish(before.with_phase(Phase::Done));
+                Some(*number)
+            }));
+            rest = &rest[handles.len()..];
+            level = level.max(queue.durability());
+            self.retire_finished(&mut Finished {
+                run: Some(Run {
+                    queue,
+                    from: before.phase(),
+                    to: Phase::Done,
+                    event: Some(Event::Done),
+                    bytes,
+                }),
+                handles,
+            });
+        }
+        level
+    }
+
+    fn queue_of(&self, slot: Slot<'_>) -> &Queue {
+        match self.registry.get(QueueId(slot.queue())) {
+            Some(queue) => queue,
+            None => unreachable!("a job's queue is never forgotten while the engine is open"),
+        }
     }
 
     /// Publishes the end of a Busy job and puts it with the others of its run. Returns its queue's durability.
@@ -55,11 +88,8 @@ impl Engine {
         };
         if !finished.run.as_ref().is_some_and(same) {
             self.retire_finished(finished);
-            let Some(queue) = self.registry.get(queue_id) else {
-                unreachable!("a job's queue is never forgotten while the engine is open");
-            };
             finished.run = Some(Run {
-                queue,
+                queue: self.queue_of(slot),
                 from: before.phase(),
                 to,
                 event,
@@ -99,7 +129,8 @@ impl Engine {
         if queue.options.keep_finished == 0 || queue.is_deleted() {
             return self.free(queue, handles);
         }
-        let mut excess = [0; 256];
+        // As many go as come, mostly; one more place, so that there are no more where that is not filled.
+        let mut excess: SmallVec<[u32; 128]> = SmallVec::from_elem(0, (handles.len() + 1).min(EXCESS_MAX));
         let mut taken = queue.keep_finished(&self.pool, handles, &mut excess);
         self.free(queue, &excess[..taken]);
         while taken == excess.len() {
@@ -113,7 +144,7 @@ impl Engine {
 
     /// Frees finished jobs of a queue beyond the first `keep`; says how many.
     pub(super) fn trim_finished(&self, queue: &Queue, keep: u64) -> u64 {
-        let mut excess = [0; 256];
+        let mut excess = [0; EXCESS_MAX];
         let mut total = 0;
         loop {
             let taken = queue.trim_finished(&self.pool, keep, &mut excess);
@@ -130,59 +161,63 @@ impl Engine {
         if numbers.is_empty() {
             return;
         }
-        let mut free: SmallVec<[u32; 256]> = SmallVec::new();
-        let mut releases = [Releases::new(&self.durable), Releases::new(&self.volatile)];
+        let slots = self.slab.all();
+        let mut releases = Releases::new(self);
         let mut gone = [0u64; 8];
-        for number in numbers {
-            let (word, body, is_free) = self.slab.forget(*number);
-            gone[word.phase() as usize] += 1;
-            releases[usize::from(word.has(VOLATILE))].add(body);
+        // Only where not all slots are free then: the handles of some may still stand in a ring.
+        let mut free: Option<SmallVec<[u32; 64]>> = None;
+        for (at, number) in numbers.iter().enumerate() {
+            let (word, body, is_free) = slots.slot(*number).forget();
+            gone[word.phase() as usize % 8] += 1;
+            releases.add(body, word.has(VOLATILE));
             let is_leaked = is_planted(Plant::LeakSlot) && word.phase() == Phase::Cancelled;
-            if is_free && !is_leaked {
+            if !is_free || is_leaked {
+                free.get_or_insert_with(|| numbers[..at].into());
+            } else if let Some(free) = &mut free {
                 free.push(*number);
             }
         }
         for (phase, count) in gone.iter().enumerate().filter(|(_, count)| **count > 0) {
             queue.counters.left_number(phase, *count);
         }
-        self.slab.give(&free);
+        self.slab.give(free.as_deref().unwrap_or(numbers));
     }
 }
 
 /// Live counts to be released, a run of one segment at a time.
 struct Releases<'a> {
-    log: &'a Log,
+    engine: &'a Engine,
     position: LogPosition,
+    volatile: bool,
     count: u32,
 }
 
 impl<'a> Releases<'a> {
-    fn new(log: &'a Log) -> Self {
+    fn new(engine: &'a Engine) -> Self {
         Self {
-            log,
+            engine,
             position: LogPosition::NONE,
+            volatile: false,
             count: 0,
         }
     }
 
-    fn add(&mut self, position: LogPosition) {
-        if position.is_none() {
-            return;
+    #[inline]
+    fn add(&mut self, position: LogPosition, volatile: bool) {
+        if self.position.sequence() != position.sequence() || self.volatile != volatile {
+            self.flush();
+            self.position = position;
+            self.volatile = volatile;
         }
-        if self.count > 0 && self.position.sequence() == position.sequence() {
-            self.count += 1;
-            return;
-        }
-        self.flush();
-        self.position = position;
-        self.count = 1;
+        self.count += 1;
     }
 
     fn flush(&mut self) {
-        if self.count > 0 {
-            self.log.release(self.position, self.count);
-            self.count = 0;
+        // No position: bodies that are gone already.
+        if self.count > 0 && !self.position.is_none() {
+            self.engine.log(self.volatile).release(self.position, self.count);
         }
+        self.count = 0;
     }
 }
 

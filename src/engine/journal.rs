@@ -8,7 +8,7 @@ use crate::base::batch::{EnqueueBatch, split_note};
 use crate::base::entry::pad8;
 use crate::base::limits::{LOG_KEPT_BY_ENQUEUE_BYTES, LOG_KEPT_BY_HAND_OUT_BYTES};
 use crate::engine::replay::RequestId;
-use crate::log::HEADER_LEN;
+use crate::log::{Body, HEADER_LEN};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -82,6 +82,14 @@ impl Prelude {
         Self {
             session: request.session.to_le_bytes(),
             number: U64::new(request.number),
+        }
+    }
+
+    /// Begins a record's body with the prelude of a numbered request; with nothing for another.
+    #[inline]
+    pub fn put(request: RequestId, body: &mut impl Body) {
+        if request.is_numbered() {
+            body.put(Prelude::new(request).as_bytes());
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::PRIORITIES;
 use crate::base::queue::{Durability, QueueCounts, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU64, Lock, Ordering, fence};
+use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, fence};
 use crate::engine::slot::Phase;
 use crate::log::LogPosition;
 use crate::ring::{ChunkPool, Ring, RingRef, Rings};
@@ -142,6 +142,8 @@ pub struct Queue {
     pub options: QueueOptions,
     /// One ring a priority level.
     ready: Rings<PRIORITIES>,
+    /// Levels that ever had a job, a bit each: the others need not be looked at.
+    levels: AtomicU32,
     /// Handles that were popped and had to be given back, by level: they come before the rings. Nearly always
     /// empty, and then nobody takes the lock.
     front: Lock<BTreeMap<u8, VecDeque<u32>>>,
@@ -170,6 +172,7 @@ impl Queue {
             name: name.to_owned(),
             options,
             ready: Rings::new(),
+            levels: AtomicU32::new(0),
             front: Lock::new(BTreeMap::new()),
             front_len: AtomicU64::new(0),
             definition: Lock::new(()),
@@ -209,13 +212,31 @@ impl Queue {
     /// Makes handles poppable, in order, behind what is there.
     pub fn push_ready(&self, pool: &ChunkPool, priority: u8, handles: &[u32]) {
         if !handles.is_empty() {
+            self.use_level(priority);
             push(self.ready.at(usize::from(priority)), pool, handles);
         }
+    }
+
+    /// Says that a level is about to have a handle.
+    #[inline]
+    fn use_level(&self, priority: u8) {
+        // Relaxed: the bit stays, and it is there before the handle, so that whoever knows of the handle, by what it
+        // was told or by the fences of `announce` and `waiters`, finds the bit.
+        if self.levels() & (1 << priority) == 0 {
+            self.levels.fetch_or(1 << priority, Ordering::Relaxed);
+        }
+    }
+
+    /// The levels that may have handles, a bit each.
+    #[inline]
+    pub fn levels(&self) -> u32 {
+        self.levels.load(Ordering::Relaxed)
     }
 
     /// Puts a popped handle back before everything else of its level, so that the order of first hand-outs
     /// stays (G7).
     pub fn put_front(&self, priority: u8, handle: u32) {
+        self.use_level(priority);
         let mut front = self.front.lock();
         front.entry(priority).or_default().push_front(handle);
         // Release: whoever sees the count finds the handle under the lock.

@@ -7,7 +7,7 @@
 use crate::base::limits::{REQUESTS_REMEMBERED_MAX, SESSION_WINDOW, SESSIONS_MAX};
 use crate::log::LogPosition;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Which request of which session this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,8 @@ pub struct Sessions {
 
 /// Sessions behind one lock.
 struct Shard {
-    sessions: HashMap<u128, Session>,
+    /// A tree, since clients choose the ids.
+    sessions: BTreeMap<u128, Session>,
     /// Requests that they know together.
     remembered: usize,
     remembered_max: usize,
@@ -154,7 +155,7 @@ struct Shard {
 impl Shard {
     fn new(remembered_max: usize) -> Mutex<Self> {
         Mutex::new(Self {
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             remembered: 0,
             remembered_max,
         })
@@ -172,6 +173,18 @@ impl Shard {
     /// Lets something be done with a session, which is made if it is not there. Another goes if there are too many, or
     /// if they remember too much.
     fn with_new<T>(&mut self, id: u128, change: impl FnOnce(&mut Session) -> T) -> T {
+        if self.remembered >= self.remembered_max || !self.sessions.contains_key(&id) {
+            self.make_room(id);
+        }
+        match self.with(id, change) {
+            Some(result) => result,
+            None => unreachable!("the session was made above"),
+        }
+    }
+
+    /// Makes a session if it is not there, and room for what it is to remember.
+    #[cold]
+    fn make_room(&mut self, id: u128) {
         let is_new = !self.sessions.contains_key(&id);
         while is_new && self.sessions.len() >= SESSIONS_MAX / SHARDS || self.remembered >= self.remembered_max
         {
@@ -179,11 +192,7 @@ impl Shard {
                 break;
             }
         }
-        let session = self.sessions.entry(id).or_default();
-        let before = session.known.len();
-        let result = change(session);
-        self.remembered = self.remembered - before + session.known.len();
-        result
+        self.sessions.entry(id).or_default();
     }
 
     /// Forgets the session that was idle longest, but not `but`. Says whether there was one.

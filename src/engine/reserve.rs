@@ -6,15 +6,15 @@ use super::expire::Unserved;
 use super::journal::{Kind, NUMBERED, Prelude, ReserveEntry};
 use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId, Sessions};
-use super::slot::{Phase, QUEUED, VOLATILE, id_of};
+use super::slot::{Phase, QUEUED, Slot, StateWord, VOLATILE, id_of};
 use super::transition::Popped;
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::code::{ErrorCode, Refusal};
-use crate::base::limits::{LEASE_MS_MAX, PRIORITIES, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
+use crate::base::limits::{LEASE_MS_MAX, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX};
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{LogError, LogPosition, Room};
+use crate::log::{Body, Draft, LogError, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -29,6 +29,21 @@ pub(super) struct Taken {
     pub(super) entries: SmallVec<[ReserveEntry; 64]>,
     /// How many of them are logged ones.
     durable: usize,
+    /// Bytes that the sink still has room for.
+    bytes_room: usize,
+    /// Of the queues that they came from.
+    strongest: Option<Durability>,
+}
+
+impl Taken {
+    /// What their delivery can be called.
+    fn level(&self) -> Durability {
+        if self.durable == 0 {
+            Durability::Memory
+        } else {
+            Durability::Written.max(self.strongest.unwrap_or(Durability::Written))
+        }
+    }
 }
 
 impl Engine {
@@ -44,7 +59,7 @@ impl Engine {
         lease_ms: u32,
         request: RequestId,
         now_ms: u64,
-        sink: &mut dyn DeliverySink,
+        sink: &mut (impl DeliverySink + ?Sized),
     ) -> Result<Confirmed, Refusal> {
         self.check_open()?;
         if queues.is_empty() || queues.len() > QUEUES_PER_REQUEST_MAX || lease_ms > LEASE_MS_MAX {
@@ -62,37 +77,14 @@ impl Engine {
             id: request,
             applied: None,
         };
-        self.reserve_fresh(queues, jobs_max, lease_ms, &mut request, now_ms, sink)
-    }
-
-    fn reserve_fresh(
-        &self,
-        queues: &[QueueId],
-        jobs_max: usize,
-        lease_ms: u32,
-        request: &mut OpenRequest<'_>,
-        now_ms: u64,
-        sink: &mut dyn DeliverySink,
-    ) -> Result<Confirmed, Refusal> {
         let mut taken = Taken::default();
-        let (mut bytes_room, jobs_room) = sink.room();
-        let jobs_max = jobs_max.min(jobs_room).min(RESERVE_JOBS_MAX);
-        // All looked up before any job is taken: a refusal hands nothing out.
-        let queues: SmallVec<[&Queue; 8]> = queues
-            .iter()
-            .map(|queue| self.registry.live(*queue))
-            .collect::<Result<_, _>>()?;
-        for queue in queues.into_iter().filter(|queue| !queue.is_paused()) {
-            if self.take_from(queue, jobs_max, lease_ms, now_ms, &mut bytes_room, &mut taken) {
-                break;
-            }
-        }
+        self.take_jobs(queues, jobs_max, lease_ms, now_ms, sink.room(), &mut taken)?;
         if taken.slots.is_empty() {
             return Ok(self.unlogged());
         }
         if is_planted(Plant::CountAttemptLate) {
             self.log_reserve_late(&taken);
-            let level = self.level_of(&taken);
+            let level = taken.level();
             self.deliver(&taken, now_ms, sink);
             let unlogged = self.unlogged();
             return Ok(Confirmed { level, ..unlogged });
@@ -105,7 +97,7 @@ impl Engine {
             }
         };
         request.applied = Some(applied);
-        let level = self.level_of(&taken);
+        let level = taken.level();
         self.deliver(&taken, now_ms, sink);
         Ok(Confirmed {
             level,
@@ -114,61 +106,69 @@ impl Engine {
         })
     }
 
-    /// The strongest durability among the queues of what was taken.
-    fn level_of(&self, taken: &Taken) -> Durability {
-        if taken.durable == 0 {
-            return Durability::Memory;
+    /// Takes jobs of the queues, the first one's first, as many as are wanted and there is room for.
+    fn take_jobs(
+        &self,
+        queues: &[QueueId],
+        jobs_max: usize,
+        lease_ms: u32,
+        now_ms: u64,
+        (bytes_room, jobs_room): (usize, usize),
+        taken: &mut Taken,
+    ) -> Result<(), Refusal> {
+        // All looked up before any job is taken: a refusal hands nothing out.
+        for queue in queues {
+            self.registry.live(*queue)?;
         }
-        let mut level = Durability::Written;
-        let mut last = None;
-        for number in &taken.slots {
-            let queue = self.slab.slot(*number).queue();
-            if last != Some(queue) {
-                last = Some(queue);
-                level = self
-                    .registry
-                    .get(QueueId(queue))
-                    .map_or(level, |queue| level.max(queue.durability()));
+        let wish = Wish {
+            jobs_max: jobs_max.min(jobs_room).min(RESERVE_JOBS_MAX),
+            lease_ms,
+            now_ms,
+        };
+        taken.bytes_room = bytes_room;
+        let queues = queues.iter().filter_map(|queue| self.registry.get(*queue));
+        for queue in queues.filter(|queue| !queue.is_paused()) {
+            let before = taken.slots.len();
+            let is_full = self.take_from(queue, wish, taken);
+            if taken.slots.len() > before {
+                taken.strongest = taken.strongest.max(Some(queue.durability()));
+            }
+            if is_full {
+                break;
             }
         }
-        level
+        Ok(())
     }
 
     /// Pops and takes jobs of one queue, highest priority first. Says whether the answer is full: there are as
     /// many jobs as asked for, or the next one in order does not fit.
-    fn take_from(
-        &self,
-        queue: &Queue,
-        jobs_max: usize,
-        lease_ms: u32,
-        now_ms: u64,
-        bytes_room: &mut usize,
-        taken: &mut Taken,
-    ) -> bool {
-        let mut popped: SmallVec<[u32; 64]> = SmallVec::new();
-        for priority in (0..PRIORITIES as u8).rev() {
+    fn take_from(&self, queue: &Queue, wish: Wish, taken: &mut Taken) -> bool {
+        let mut levels = queue.levels();
+        while let Some(priority) = levels.checked_ilog2() {
+            levels ^= 1 << priority;
+            let priority = priority as u8;
             loop {
-                let left = jobs_max - taken.slots.len();
+                let from = taken.slots.len();
+                let left = wish.jobs_max - from;
                 if left == 0 {
                     return true;
                 }
-                popped.resize(left.min(POP_MAX), 0);
-                let is_first = taken.slots.is_empty();
-                let want = match self.fitting(queue, priority, &mut popped, *bytes_room, is_first) {
-                    Fitting::Jobs(0) => break,
-                    Fitting::Jobs(want) => want,
-                    // Nothing behind it goes first: not in its level, nor from a lower one.
-                    Fitting::TooLarge => return true,
+                taken.slots.extend_from_slice(&[0; POP_MAX][..left.min(POP_MAX)]);
+                let places = &mut taken.slots[from..];
+                let popped = match self.fitting(queue, priority, places, taken.bytes_room, from == 0) {
+                    Fitting::Jobs(0) => 0,
+                    Fitting::Jobs(want) => queue.pop_ready(&self.pool, priority, &mut places[..want]),
+                    Fitting::TooLarge => {
+                        // Nothing behind it goes first: not in its level, nor from a lower one.
+                        taken.slots.truncate(from);
+                        return true;
+                    }
                 };
-                let count = queue.pop_ready(&self.pool, priority, &mut popped[..want]);
-                if count == 0 {
+                taken.slots.truncate(from + popped);
+                if popped == 0 {
                     break;
                 }
-                let mut refused = false;
-                for number in &popped[..count] {
-                    refused |= !self.take_popped(*number, queue, lease_ms, now_ms, taken, bytes_room);
-                }
-                if refused {
+                if !self.take_popped(queue, wish, from, taken) {
                     // What the log refused stands in front again, and would be popped again and again.
                     return true;
                 }
@@ -210,47 +210,72 @@ impl Engine {
         Fitting::Jobs(seen)
     }
 
-    /// Takes one popped job: Ready to Busy under its next attempt number. `false`: the log refused that it expires.
-    fn take_popped(
-        &self,
-        number: u32,
-        queue: &Queue,
-        lease_ms: u32,
-        now_ms: u64,
-        taken: &mut Taken,
-        bytes_room: &mut usize,
-    ) -> bool {
+    /// Takes the jobs of the popped handles from `from` on, each Ready to Busy under its next attempt number. Handles of
+    /// jobs that are not taken go. `false`: the log refused that one expires.
+    fn take_popped(&self, queue: &Queue, wish: Wish, from: usize, taken: &mut Taken) -> bool {
+        let slots = self.slab.all();
+        let popped = taken.slots.len();
+        let (mut at, mut kept) = (from, from);
+        let mut refused = false;
+        taken.entries.reserve(popped - from);
+        while at < popped {
+            let before = taken.entries.len();
+            // Nearly all are simply there.
+            taken.entries.extend(taken.slots[at..].iter().map_while(|number| {
+                let slot = slots.slot(*number);
+                let word = slot.state();
+                if !word.is(Phase::Ready) || slot.expires_ms() != 0 {
+                    return None;
+                }
+                let busy = slot.take_popped(word)?;
+                taken.bytes_room = taken.bytes_room.saturating_sub(slot.body_bytes());
+                taken.durable += usize::from(!word.has(VOLATILE));
+                Some(entry_of(*number, slot, busy, queue, wish))
+            }));
+            let run = taken.entries.len() - before;
+            taken.slots.copy_within(at..at + run, kept);
+            at += run;
+            kept += run;
+            if at == popped {
+                break;
+            }
+            let number = taken.slots[at];
+            at += 1;
+            match self.take_unusual(number, wish.now_ms) {
+                Unusual::Taken(busy) => {
+                    let slot = slots.slot(number);
+                    taken.bytes_room = taken.bytes_room.saturating_sub(slot.body_bytes());
+                    taken.durable += usize::from(!busy.has(VOLATILE));
+                    taken.entries.push(entry_of(number, slot, busy, queue, wish));
+                    taken.slots[kept] = number;
+                    kept += 1;
+                }
+                Unusual::Gone => {}
+                Unusual::Refused => refused = true,
+            }
+        }
+        taken.slots.truncate(kept);
+        !refused
+    }
+
+    /// Takes a popped job that has a TTL, or moved, or is not there any more.
+    fn take_unusual(&self, number: u32, now_ms: u64) -> Unusual {
         let slot = self.slab.slot(number);
         loop {
             let Popped::Ready(word) = self.slab.meet(number) else {
-                return true;
+                return Unusual::Gone;
             };
             let expires_ms = slot.expires_ms();
             if expires_ms != 0 && expires_ms <= now_ms {
                 match self.expire_unserved(number, word, now_ms) {
-                    Unserved::Gone => return true,
-                    Unserved::Refused => return false,
+                    Unserved::Gone => return Unusual::Gone,
+                    Unserved::Refused => return Unusual::Refused,
                     Unserved::Moved => continue,
                 }
             }
-            let Some(busy) = slot.take_popped(word) else {
-                continue;
-            };
-            let lease_ms = match (lease_ms, slot.lease_ms()) {
-                (0, 0) => queue.options.lease_ms,
-                (0, job) => job,
-                (asked, _) => asked,
-            };
-            *bytes_room = bytes_room.saturating_sub(slot.body_bytes());
-            taken.durable += usize::from(!word.has(VOLATILE));
-            taken.slots.push(number);
-            taken.entries.push(ReserveEntry {
-                id: U64::new(id_of(number, busy).0),
-                lease_ms: U32::new(lease_ms),
-                attempt: U16::new(busy.attempt()),
-                reserved: U16::ZERO,
-            });
-            return true;
+            if let Some(busy) = slot.take_popped(word) {
+                return Unusual::Taken(busy);
+            }
         }
     }
 
@@ -275,22 +300,20 @@ impl Engine {
         }
         // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
-        let entries = taken.entries.as_bytes();
-        let mut claim = self
-            .log(volatile)
-            .claim(prelude + 8 + entries.len(), Room::HandOut)?;
-        if prelude > 0 {
-            claim.put(Prelude::new(request).as_bytes());
-        }
-        claim.put(&(taken.entries.len() as u64).to_le_bytes());
-        claim.put(entries);
-        let at = claim.position();
-        let end = claim.commit(
-            Kind::Reserve as u8,
-            if prelude > 0 { NUMBERED } else { 0 },
-            now_ms,
-            0,
-        );
+        let (log, len) = (self.log(volatile), prelude + 8 + taken.entries.as_bytes().len());
+        let flags = if prelude > 0 { NUMBERED } else { 0 };
+        let (at, end) = if len <= Draft::LEN_MAX {
+            let mut draft = Draft::new();
+            put_reserve(&mut draft, taken, request);
+            log.append(&mut draft, Room::HandOut, (Kind::Reserve as u8, flags), now_ms, 0)?
+        } else {
+            let mut claim = log.claim(len, Room::HandOut)?;
+            put_reserve(&mut claim, taken, request);
+            (
+                claim.position(),
+                claim.commit(Kind::Reserve as u8, flags, now_ms, 0),
+            )
+        };
         Ok((
             Applied {
                 position: at,
@@ -335,6 +358,13 @@ impl Engine {
     }
 }
 
+#[inline]
+fn put_reserve(body: &mut impl Body, taken: &Taken, request: RequestId) {
+    Prelude::put(request, body);
+    body.put(&(taken.entries.len() as u64).to_le_bytes());
+    body.put(taken.entries.as_bytes());
+}
+
 /// A request under way; its session hears of its end also when a sink panics.
 struct OpenRequest<'a> {
     sessions: &'a Sessions,
@@ -351,6 +381,41 @@ impl Drop for OpenRequest<'_> {
             _ => self.sessions.abandon(self.id),
         }
     }
+}
+
+/// What a reserve asks for.
+#[derive(Clone, Copy)]
+struct Wish {
+    jobs_max: usize,
+    /// 0 for each job's own.
+    lease_ms: u32,
+    now_ms: u64,
+}
+
+/// As the log tells of a job that was taken out of its queue.
+#[inline]
+fn entry_of(number: u32, slot: Slot<'_>, busy: StateWord, queue: &Queue, wish: Wish) -> ReserveEntry {
+    let lease_ms = match (wish.lease_ms, slot.lease_ms()) {
+        (0, 0) => queue.options.lease_ms,
+        (0, job) => job,
+        (asked, _) => asked,
+    };
+    ReserveEntry {
+        id: U64::new(id_of(number, busy).0),
+        lease_ms: U32::new(lease_ms),
+        attempt: U16::new(busy.attempt()),
+        reserved: U16::ZERO,
+    }
+}
+
+/// What came of a popped handle that was not simply taken.
+enum Unusual {
+    /// Its job is Busy under this word.
+    Taken(StateWord),
+    /// There is none any more.
+    Gone,
+    /// The job's time is over, and the log refused that: it stands in front again.
+    Refused,
 }
 
 /// What of the jobs in front fits.

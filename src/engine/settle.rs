@@ -10,7 +10,7 @@ use super::{Confirmed, Engine, replayed};
 use crate::base::batch::{SettleBatch, Settlement};
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::{SettleEntry, Verb};
-use crate::base::job::Token;
+use crate::base::job::{JobId, Token};
 use crate::base::limits::DELIVERIES_MAX;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
@@ -57,16 +57,15 @@ impl Engine {
         set: &mut ChangeSet<'a>,
         items: &mut Vec<ItemError>,
     ) {
-        set.done.reserve(batch.count());
-        for (position, settlement) in batch.items().enumerate() {
-            // Nearly all settlements are this, and it is all that they cost.
-            if settlement.verb == Verb::Ack
-                && settlement.note.is_none()
-                && let Some(before) = self.take_current(settlement.token)
-            {
-                set.done.push((settlement.token.id.slot(), before));
-                continue;
-            }
+        let plain = if batch.is_plain() {
+            self.take_acks(batch.entries(), set)
+        } else {
+            0
+        };
+        if plain == batch.count() {
+            return;
+        }
+        for (position, settlement) in batch.items().enumerate().skip(plain) {
             match self.take_settlement(&settlement, now_ms, set, Patience::Limited) {
                 Ok(()) => {}
                 Err(NotTaken::Refused(code)) => items.push(ItemError {
@@ -198,6 +197,22 @@ impl Engine {
         let current = word.generation() == token.id.generation()
             && (word.attempt() == token.attempt || is_planted(Plant::AcceptStaleToken));
         (current && word.phase() == Phase::Leased && slot.take(word)).then_some(word)
+    }
+
+    /// Takes the jobs of plain acks from the first on, up to one that is not as simple as nearly all are. Says how
+    /// many. It is all that most settlements cost.
+    fn take_acks(&self, acks: &[SettleEntry], set: &mut ChangeSet<'_>) -> usize {
+        let slots = self.slab.all();
+        let before = set.done.len();
+        set.done.reserve(acks.len());
+        set.done.extend(acks.iter().map_while(|ack| {
+            let id = JobId(ack.id.get());
+            let slot = slots.get(id.slot())?;
+            let word = slot.state();
+            let leased = StateWord::new(id.generation(), ack.attempt.get(), Phase::Leased, word.flags());
+            (word == leased && slot.take(word)).then_some((id.slot(), word))
+        }));
+        set.done.len() - before
     }
 
     /// Takes a leased job by its token: Leased to Busy. Returns the word before.

@@ -28,10 +28,7 @@ impl Slot<'_> {
     /// Takes a Ready job whose handle the caller has popped, for its next delivery. Returns the new word.
     #[inline]
     pub fn take_popped(self, word: StateWord) -> Option<StateWord> {
-        let busy = word
-            .with_attempt(word.attempt() + 1)
-            .with_phase(Phase::Busy)
-            .without(QUEUED);
+        let busy = word.next_attempt().with_phase(Phase::Busy).without(QUEUED);
         self.exchange(word, busy).is_ok().then_some(busy)
     }
 
@@ -63,6 +60,33 @@ impl Slot<'_> {
             }
         }
     }
+
+    /// Forgets a job that is over. Only for the one who took its handle out of the retention. Returns the word that
+    /// it was over under, the body to be released, and whether the slot is the caller's to give back; if not,
+    /// whoever pops the handle does that.
+    #[inline]
+    pub fn forget(self) -> (StateWord, LogPosition, bool) {
+        let mut body = LogPosition::NONE;
+        loop {
+            let word = self.state();
+            debug_assert!(word.phase().is_finished(), "{word:?} is not over");
+            // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is one. A
+            // swap, so that a second round finds nothing more to release.
+            let dropped = self.drop_body();
+            if !dropped.is_none() {
+                body = dropped;
+            }
+            let waits = word.has(QUEUED);
+            let to = if waits {
+                word.with_phase(Phase::Zombie)
+            } else {
+                freed(word)
+            };
+            if self.exchange(word, to).is_ok() {
+                return (word, body, !waits);
+            }
+        }
+    }
 }
 
 impl Slab {
@@ -87,33 +111,6 @@ impl Slab {
                         return Popped::Stale;
                     }
                 }
-            }
-        }
-    }
-
-    /// Forgets a job that is over. Only for the one who took its handle out of the retention. Returns the word that
-    /// it was over under, the body to be released, and whether the slot is the caller's to give back; if not,
-    /// whoever pops the handle does that.
-    pub fn forget(&self, number: u32) -> (StateWord, LogPosition, bool) {
-        let slot = self.slot(number);
-        let mut body = LogPosition::NONE;
-        loop {
-            let word = slot.state();
-            debug_assert!(word.phase().is_finished(), "{word:?} is not over");
-            // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is one. A
-            // swap, so that a second round finds nothing more to release.
-            let dropped = slot.drop_body();
-            if !dropped.is_none() {
-                body = dropped;
-            }
-            let waits = word.has(QUEUED);
-            let to = if waits {
-                word.with_phase(Phase::Zombie)
-            } else {
-                freed(word)
-            };
-            if slot.exchange(word, to).is_ok() {
-                return (word, body, !waits);
             }
         }
     }

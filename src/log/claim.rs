@@ -3,6 +3,7 @@
 use crate::base::crc::crc32c;
 use crate::base::plant;
 use crate::base::sync::Ordering;
+use crate::log::draft::{Body, Draft};
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{HEADER_LEN, KIND_LOG_FIRST, RecordMeta};
@@ -103,18 +104,52 @@ impl<'a> Claim<'a> {
         self.publish(kind, flags, now_ms)
     }
 
+    /// Copies a draft, which is all of the body, and publishes the record as [`commit`](Self::commit) does.
     #[inline]
-    pub(super) fn publish(&mut self, kind: u8, flags: u8, now_ms: u64) -> LogPosition {
-        self.zero_rest();
-        self.sum();
-        let meta = RecordMeta {
+    pub(super) fn commit_draft(
+        mut self,
+        draft: &mut Draft,
+        (kind, flags): (u8, u8),
+        now_ms: u64,
+        live: u32,
+    ) -> LogPosition {
+        assert!(kind < KIND_LOG_FIRST, "kinds from 0xF0 on are the log's own");
+        assert!(
+            draft.body().len() == self.remaining(),
+            "a draft has the length that was asked for"
+        );
+        if live > 0 {
+            self.segment.live.retain(u64::from(live));
+        }
+        let offset = self.position.offset() as usize + HEADER_LEN;
+        self.segment.region().write(offset, draft.body());
+        let meta = self.meta(kind, flags, now_ms);
+        plant::in_mid_record();
+        self.segment
+            .commit(self.position, self.len, &meta, |covers| draft.checksum(covers));
+        self.is_committed = true;
+        self.position.plus(self.len)
+    }
+
+    #[inline]
+    fn meta(&self, kind: u8, flags: u8, now_ms: u64) -> RecordMeta {
+        RecordMeta {
             kind,
             flags,
             durable_mark: self.log.durable_mark(),
             now_ms,
-        };
+        }
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self, kind: u8, flags: u8, now_ms: u64) -> LogPosition {
+        self.zero_rest();
+        self.sum();
+        let meta = self.meta(kind, flags, now_ms);
         plant::in_mid_record();
-        self.segment.commit(self.position, self.len, self.body_crc, &meta);
+        self.segment.commit(self.position, self.len, &meta, |covers| {
+            crc32c(self.body_crc, covers)
+        });
         self.is_committed = true;
         self.position.plus(self.len)
     }
@@ -172,6 +207,13 @@ impl Drop for Claims<'_> {
             self.segment
                 .pad(self.position, self.left, self.log.durable_mark(), now_ms);
         }
+    }
+}
+
+impl Body for Claim<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        Claim::put(self, bytes);
     }
 }
 

@@ -7,6 +7,7 @@ mod damage;
 mod dir;
 #[doc(hidden)]
 pub mod disk;
+mod draft;
 mod error;
 mod examine;
 mod file_system;
@@ -37,6 +38,7 @@ mod witness;
 pub use claim::{Claim, Claims};
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};
+pub use draft::{Body, Draft};
 pub use error::{Corruption, LogError, OpenError};
 #[doc(hidden)]
 pub use inspect::inspect_on;

@@ -35,8 +35,10 @@ impl<'a> Pin<'a> {
     #[inline]
     pub fn bytes(&self, position: LogPosition, len: usize) -> Option<&[u8]> {
         let offset = position.offset() as usize;
-        let fits = offset >= SEGMENT_HEADER_LEN && len <= self.segment.region().len().saturating_sub(offset);
-        (self.covers(position) && fits).then(|| self.segment.region().bytes(offset, len))
+        if !self.covers(position) || offset < SEGMENT_HEADER_LEN {
+            return None;
+        }
+        self.segment.region().bytes_inside(offset, len)
     }
 
     /// The record whose header stands at `position`, if it is in the pinned segment and committed.

@@ -172,6 +172,9 @@ pub struct RecordHeader {
     pub now_ms: U64,
 }
 
+/// Bytes that a record's checksum covers behind the body: position and header.
+pub(crate) const COVERED_LEN: usize = 8 + HEADER_LEN;
+
 /// A commit word.
 #[inline]
 pub(crate) const fn commit_word(epoch: u32, len: u32) -> u64 {
@@ -188,9 +191,15 @@ pub(crate) struct RecordMeta {
 }
 
 impl RecordHeader {
-    /// The header of a record at `position` whose body has the checksum `body_crc`.
+    /// The header of a record at `position`. `checksum` gives the sum of the body followed by the bytes that it is
+    /// shown.
     #[inline]
-    pub(crate) fn new(position: LogPosition, commit: u64, body_crc: u32, meta: &RecordMeta) -> Self {
+    pub(crate) fn new(
+        position: LogPosition,
+        commit: u64,
+        meta: &RecordMeta,
+        checksum: impl FnOnce(&[u8; COVERED_LEN]) -> u32,
+    ) -> Self {
         let mut header = Self {
             commit: U64::new(commit),
             crc: U32::ZERO,
@@ -200,18 +209,25 @@ impl RecordHeader {
             durable_mark: U64::new(meta.durable_mark.raw()),
             now_ms: U64::new(meta.now_ms),
         };
-        header.crc = U32::new(header.checksum(position, body_crc));
+        header.crc = U32::new(checksum(&header.covered(position)));
         header
     }
 
-    /// The body comes first, so that its checksum can be computed while it is copied.
+    /// What the checksum covers behind the body. The body comes first, so that its sum can be computed while it is
+    /// copied.
     #[inline]
-    pub(super) fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
-        let mut covered = [0u8; 40];
+    fn covered(&self, position: LogPosition) -> [u8; COVERED_LEN] {
+        let mut covered = [0u8; COVERED_LEN];
         covered[..8].copy_from_slice(&position.raw().to_le_bytes());
         covered[8..].copy_from_slice(self.as_bytes());
         covered[16..20].fill(0);
-        crc32c(body_crc, &covered)
+        covered
+    }
+
+    /// The checksum of the record at `position` whose body has the checksum `body_crc`.
+    #[inline]
+    pub(super) fn checksum(&self, position: LogPosition, body_crc: u32) -> u32 {
+        crc32c(body_crc, &self.covered(position))
     }
 }
 
@@ -457,7 +473,7 @@ mod tests {
         };
         let commit = commit_word(epoch, (HEADER_LEN + body.len()) as u32);
         let crc = if kind == KIND_PAD { 0 } else { crc32c(0, body) };
-        let mut bytes = RecordHeader::new(position, commit, crc, &meta)
+        let mut bytes = RecordHeader::new(position, commit, &meta, |covers| crc32c(crc, covers))
             .as_bytes()
             .to_vec();
         bytes.extend_from_slice(body);

@@ -66,7 +66,9 @@ impl Image {
             durable_mark,
             now_ms: 5,
         };
-        let header = RecordHeader::new(self.place(), commit, crc32c(0, body), &meta);
+        let header = RecordHeader::new(self.place(), commit, &meta, |covers| {
+            crc32c(crc32c(0, body), covers)
+        });
         let at = self.at as usize;
         self.bytes[at..at + HEADER_LEN].copy_from_slice(header.as_bytes());
         self.bytes[at + HEADER_LEN..at + len as usize].copy_from_slice(body);

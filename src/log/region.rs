@@ -79,9 +79,13 @@ impl Region {
     }
 
     #[inline]
+    fn has(&self, offset: usize, len: usize) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.map.len())
+    }
+
+    #[inline]
     fn pointer(&self, offset: usize, len: usize) -> *mut u8 {
-        let fits = offset.checked_add(len).is_some_and(|end| end <= self.map.len());
-        assert!(fits, "a range of a segment lies inside it");
+        assert!(self.has(offset, len), "a range of a segment lies inside it");
         self.map.as_mut_ptr().wrapping_add(offset)
     }
 
@@ -118,6 +122,12 @@ impl Region {
         // nobody writes the range again before the retire edge, which the caller holds off. Before the commit the
         // claim edge makes the caller the only one that writes them, and it does so no more.
         unsafe { std::slice::from_raw_parts(pointer, len) }
+    }
+
+    /// As [`bytes`](Self::bytes), or `None` where the region ends before.
+    #[inline]
+    pub(super) fn bytes_inside(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        self.has(offset, len).then(|| self.bytes(offset, len))
     }
 
     /// Waits until the range is on the disk. Nothing to do for anonymous memory, and not called for it.

@@ -1,9 +1,11 @@
 //! One segment: its memory, its file, and who still needs it.
 
+use crate::base::crc::crc32c;
 use crate::base::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader, commit_word,
+    COVERED_LEN, CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader,
+    commit_word,
 };
 use crate::log::region::Region;
 use crate::log::tail::{self, Holders, Live};
@@ -91,11 +93,18 @@ impl Segment {
         tail::committed(self.region.word(offset as usize), self.epoch())
     }
 
-    /// Writes the header of the record claimed at `position` and publishes it.
+    /// Writes the header of the record claimed at `position` and publishes it. `checksum` gives the sum of the body
+    /// followed by the bytes that it is shown.
     #[inline]
-    pub(super) fn commit(&self, position: LogPosition, len: u32, body_crc: u32, meta: &RecordMeta) {
+    pub(super) fn commit(
+        &self,
+        position: LogPosition,
+        len: u32,
+        meta: &RecordMeta,
+        checksum: impl FnOnce(&[u8; COVERED_LEN]) -> u32,
+    ) {
         let epoch = self.epoch();
-        let header = RecordHeader::new(position, commit_word(epoch, len), body_crc, meta);
+        let header = RecordHeader::new(position, commit_word(epoch, len), meta, checksum);
         let offset = position.offset() as usize;
         self.region.write(offset + 8, &header.as_bytes()[8..]);
         tail::commit(self.region.word(offset), epoch, len);
@@ -103,17 +112,13 @@ impl Segment {
 
     /// Publishes `len` claimed bytes at `position` as holding nothing.
     pub(super) fn pad(&self, position: LogPosition, len: u32, durable_mark: LogPosition, now_ms: u64) {
-        self.commit(
-            position,
-            len,
-            0,
-            &RecordMeta {
-                kind: KIND_PAD,
-                flags: 0,
-                durable_mark,
-                now_ms,
-            },
-        );
+        let meta = RecordMeta {
+            kind: KIND_PAD,
+            flags: 0,
+            durable_mark,
+            now_ms,
+        };
+        self.commit(position, len, &meta, |covers| crc32c(0, covers));
     }
 
     /// The record committed at `position`, read from memory without checking its sum; `None` when there is none.

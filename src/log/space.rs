@@ -4,6 +4,7 @@
 //! disk before the next is begun, and lose them in order from the oldest, each on the disk before the next; so the
 //! numbers on the disk never have a gap, and a gap means that a file is missing.
 
+use crate::base::crc::crc32c;
 use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
@@ -168,7 +169,8 @@ impl Log {
             durable_mark: self.durable_mark(),
             now_ms: self.now_ms.load(Ordering::Relaxed),
         };
-        segment.commit(position, len, crate::base::crc::crc32c(0, &body), &meta);
+        let body_crc = crc32c(0, &body);
+        segment.commit(position, len, &meta, |covers| crc32c(body_crc, covers));
         position.plus(len)
     }
 

@@ -167,7 +167,7 @@ fn a_job_cancelled_while_its_handle_is_popped_frees_its_slot_once() {
         let cancelled = slab.slot(0).take(word);
         if cancelled {
             slab.slot(0).finish(word.with_phase(Phase::Cancelled));
-            let (_, body, is_free) = slab.forget(0);
+            let (_, body, is_free) = slab.slot(0).forget();
             assert_eq!(body, LogPosition::from_raw(1 << 32), "the body is released once");
             if is_free {
                 slab.give(&[0]);
@@ -264,7 +264,7 @@ fn a_look_at_a_slot_that_is_used_again_sees_one_job() {
         let writer = {
             let slab = slab.clone();
             thread::spawn(move || {
-                let (_, _, is_free) = slab.forget(0);
+                let (_, _, is_free) = slab.slot(0).forget();
                 assert!(is_free);
                 let next = slab.begin(0, 0, 0);
                 slab.slot(0).write(&fields(2));
@@ -295,7 +295,7 @@ fn an_old_token_never_settles_the_next_job_of_its_slot() {
                     return false;
                 }
                 slot.finish(word.with_phase(Phase::Done));
-                let (_, _, is_free) = slab.forget(0);
+                let (_, _, is_free) = slab.slot(0).forget();
                 assert!(is_free);
                 let next = slab.begin(0, 0, 0).with_attempt(1);
                 slot.publish(next.with_phase(Phase::Leased));
