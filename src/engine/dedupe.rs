@@ -10,6 +10,7 @@ use crate::base::limits::DEDUPE_KEYS_MAX;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::engine::queue::QueueId;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -85,12 +86,10 @@ impl Keys {
                 break;
             };
             // The key may have been used again since, with a later end.
-            if self
-                .known
-                .get(&key)
-                .is_some_and(|known| known.expires_ms <= now_ms)
+            if let Entry::Occupied(known) = self.known.entry(key)
+                && known.get().expires_ms <= now_ms
             {
-                self.known.remove(&key);
+                known.remove();
                 gone += 1;
             }
         }
@@ -215,12 +214,17 @@ pub fn body_hash(meta: &[u8], payload: &[u8]) -> u128 {
         0xc2b2_ae3d_27d4_eb4fu64 ^ payload.len() as u64,
     ];
     for part in [meta, payload] {
-        for chunk in part.chunks(8) {
-            let mut word = [0u8; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
+        let mut mix = |word: [u8; 8]| {
             let word = u64::from_le_bytes(word);
             lanes[0] = fold(lanes[0] ^ word, 0xa076_1d64_78bd_642f);
             lanes[1] = fold(lanes[1] ^ word.rotate_left(29), 0xe703_7ed1_a0b4_28db);
+        };
+        let (words, rest) = part.as_chunks();
+        words.iter().copied().for_each(&mut mix);
+        if !rest.is_empty() {
+            let mut word = [0u8; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            mix(word);
         }
     }
     u128::from(fold(lanes[0], 0x8ebc_6af0_9c88_c6e3)) << 64

@@ -227,29 +227,43 @@ impl<'a> BodyReader<'a> {
     }
 
     /// Hands the body of a job to `with`. A job whose body is gone (it ended meanwhile) is passed over.
+    #[inline]
     pub(super) fn read(&mut self, volatile: bool, slot: Slot<'_>, fields: &Fields, with: impl FnOnce(&[u8])) {
         let len = fields.payload_len as usize + usize::from(fields.meta_len);
+        let pin = &self.pins[usize::from(volatile)];
+        // Nearly always it stands in the segment that is held.
+        if let Some(bytes) = pin.as_ref().and_then(|pin| pin.bytes(slot.body(), len)) {
+            return with(bytes);
+        }
+        if let Some(bytes) = self.follow(volatile, slot, len) {
+            with(bytes);
+        }
+    }
+
+    /// Takes hold of the segment where the body stands.
+    #[inline(never)]
+    fn follow(&mut self, volatile: bool, slot: Slot<'_>, len: usize) -> Option<&[u8]> {
         let log: &'a Log = self.engine.log(volatile);
         let pin = &mut self.pins[usize::from(volatile)];
         // The body may be moved between reading where it is and pinning that segment; it then stands elsewhere.
         // Each round that fails means that it was moved once more, so there are not many.
-        loop {
+        let body = loop {
             let body = slot.body();
             if body.is_none() {
-                return;
+                return None;
             }
-            if !pin.as_ref().is_some_and(|pin| pin.covers(body)) {
-                *pin = log.pin(body);
+            if pin.as_ref().is_some_and(|pin| pin.covers(body)) {
+                break body;
             }
-            match pin.as_ref() {
-                Some(pin) => match pin.bytes(body, len) {
-                    Some(bytes) => return with(bytes),
-                    // The slot has another job by now, and the length is not that of its body.
-                    None => return,
-                },
-                None if slot.body() == body => return,
-                None => {}
+            *pin = log.pin(body);
+            if pin.is_some() {
+                break body;
             }
-        }
+            if slot.body() == body {
+                return None;
+            }
+        };
+        // None where the slot has another job by now, and the length is not that of its body.
+        pin.as_ref()?.bytes(body, len)
     }
 }
