@@ -213,8 +213,9 @@ fn head_of(token: Token, fields: &Fields, lease_ms: u32) -> DeliveryHead {
 /// Reads bodies out of the logs, holding on to one segment for as long as bodies come from it.
 pub(super) struct BodyReader<'a> {
     engine: &'a Engine,
-    /// Of the durable log and of the volatile one.
-    pins: [Option<Pin<'a>>; 2],
+    pin: Option<Pin<'a>>,
+    /// Whether the pin is in the volatile log.
+    volatile: bool,
 }
 
 impl<'a> BodyReader<'a> {
@@ -222,7 +223,8 @@ impl<'a> BodyReader<'a> {
     pub(super) fn new(engine: &'a Engine) -> Self {
         Self {
             engine,
-            pins: [None, None],
+            pin: None,
+            volatile: false,
         }
     }
 
@@ -230,9 +232,11 @@ impl<'a> BodyReader<'a> {
     #[inline]
     pub(super) fn read(&mut self, volatile: bool, slot: Slot<'_>, fields: &Fields, with: impl FnOnce(&[u8])) {
         let len = fields.payload_len as usize + usize::from(fields.meta_len);
-        let pin = &self.pins[usize::from(volatile)];
         // Nearly always it stands in the segment that is held.
-        if let Some(bytes) = pin.as_ref().and_then(|pin| pin.bytes(slot.body(), len)) {
+        if let Some(pin) = &self.pin
+            && self.volatile == volatile
+            && let Some(bytes) = pin.bytes(slot.body(), len)
+        {
             return with(bytes);
         }
         if let Some(bytes) = self.follow(volatile, slot, len) {
@@ -244,7 +248,11 @@ impl<'a> BodyReader<'a> {
     #[inline(never)]
     fn follow(&mut self, volatile: bool, slot: Slot<'_>, len: usize) -> Option<&[u8]> {
         let log: &'a Log = self.engine.log(volatile);
-        let pin = &mut self.pins[usize::from(volatile)];
+        if self.volatile != volatile {
+            self.pin = None;
+            self.volatile = volatile;
+        }
+        let pin = &mut self.pin;
         // The body may be moved between reading where it is and pinning that segment; it then stands elsewhere.
         // Each round that fails means that it was moved once more, so there are not many.
         let body = loop {

@@ -3,17 +3,17 @@
 //! is done, and the caller has each carried out by itself.
 
 use super::change::{ChangeSet, Logged};
-use super::enqueue::{EnqueueReply, fields_of};
+use super::enqueue::{EnqueueReply, fields_of, put_ids};
 use super::journal::{self, ChangeHead, DoneEntry, EnqueueHead, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, RequestId};
-use super::slot::{Phase, QUEUED, VOLATILE, id_of};
+use super::slot::{Phase, QUEUED, StateWord, VOLATILE, id_of};
 use super::{Confirmed, Engine};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::entry::{EnqueueEntry, Verb};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{LogPosition, Room};
+use crate::log::{Body, Draft, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -80,21 +80,22 @@ impl Engine {
         let (mut bytes, mut record_bytes) = (0, 0);
         let mut count = 0;
         for (_, batch) in requests {
-            for entry in batch.entries() {
-                if !is_plain(entry, priority) || entry.payload_len.get() > queue.options.payload_bytes_max {
-                    return None;
-                }
-                bytes += u64::from(entry.payload_len.get()) + u64::from(entry.meta_len.get());
+            let is_alike = batch.is_bare() && priority == 0
+                || batch.entries().iter().all(|entry| is_plain(entry, priority));
+            if !is_alike || batch.payload_len_bound() > queue.options.payload_bytes_max {
+                return None;
             }
+            bytes += batch.job_bytes();
             count += batch.count();
             record_bytes += size_of::<Prelude>() + journal::enqueue_len(batch);
         }
         let slots = self.take_room(queue, count, bytes).ok()?;
         let flags = if volatile { VOLATILE } else { 0 };
         let high = self.slab.generation_high();
+        let (all, succession) = (self.slab.all(), self.slab.succession(high));
         let mut highest = high;
         for number in &slots {
-            let word = self.slab.begin(*number, high, flags);
+            let word = all.begin(*number, succession, flags);
             if super::slab::is_newer(word.generation(), highest) {
                 highest = word.generation();
             }
@@ -120,7 +121,8 @@ impl Engine {
         for (number, batch) in requests {
             let (own, others) = ids.split_at(batch.count());
             ids = others;
-            let mut claim = claims.next(size_of::<Prelude>() + journal::enqueue_len(batch));
+            let len = size_of::<Prelude>() + journal::enqueue_len(batch);
+            let mut claim = claims.next(len);
             let at = claim.position();
             let offset = size_of::<Prelude>() + journal::enqueue_bodies_offset(own.len());
             bodies_at.push(claim.body_position().plus(offset as u32));
@@ -128,16 +130,16 @@ impl Engine {
                 session,
                 number: *number,
             };
-            claim.put(Prelude::new(request).as_bytes());
-            let head = EnqueueHead {
-                queue: U32::new(queue.id.0),
-                count: U32::new(own.len() as u32),
+            let kind = (Kind::Enqueue as u8, NUMBERED);
+            let live = own.len() as u32;
+            let end = if len <= Draft::LEN_MAX {
+                let mut draft = Draft::new();
+                put_plain(&mut draft, request, queue, own, batch);
+                claim.commit_draft(&mut draft, kind, now_ms, live)
+            } else {
+                put_plain(&mut claim, request, queue, own, batch);
+                claim.commit(kind.0, kind.1, now_ms, live)
             };
-            claim.put(head.as_bytes());
-            super::enqueue::put_ids(&mut claim, own);
-            claim.put(batch.entries().as_bytes());
-            claim.put(batch.bodies());
-            let end = claim.commit(Kind::Enqueue as u8, NUMBERED, now_ms, own.len() as u32);
             let position = at;
             applied.push((*number, Applied { position, volatile }));
             confirmed.push(Confirmed {
@@ -152,7 +154,7 @@ impl Engine {
             for (item, number) in batch.items().zip(&mut left) {
                 let body = bodies_at.plus(item.body_offset as u32);
                 let fields = fields_of(item.entry, queue.id, queue.options.max_attempts, body, now_ms);
-                let slot = self.slab.slot(*number);
+                let slot = all.slot(*number);
                 slot.write(&fields);
                 slot.publish(slot.state().with_phase(Phase::Ready).with(QUEUED));
             }
@@ -238,30 +240,27 @@ impl Engine {
         let mut claims = log
             .claim_together(requests.len(), record_bytes, Room::Settle)
             .ok()?;
-        let mut taken = set.done.iter();
+        let mut taken = &set.done[..];
         let mut logged = SmallVec::new();
         for (number, batch) in requests {
-            let mut claim = claims.next(len_of(batch));
+            let len = len_of(batch);
+            let mut claim = claims.next(len);
             let at = claim.position();
             let request = RequestId {
                 session,
                 number: *number,
             };
-            claim.put(Prelude::new(request).as_bytes());
-            let head = ChangeHead {
-                done: U32::new(done_of(batch) as u32),
-                ..ChangeHead::default()
+            let (done, others) = taken.split_at(done_of(batch));
+            taken = others;
+            let kind = (Kind::Change as u8, NUMBERED);
+            let end = if len <= Draft::LEN_MAX {
+                let mut draft = Draft::new();
+                put_acks(&mut draft, request, done);
+                claim.commit_draft(&mut draft, kind, now_ms, 0)
+            } else {
+                put_acks(&mut claim, request, done);
+                claim.commit(kind.0, kind.1, now_ms, 0)
             };
-            claim.put(head.as_bytes());
-            for (slot, word) in taken.by_ref().take(done_of(batch)) {
-                let entry = DoneEntry {
-                    id: U64::new(id_of(*slot, *word).0),
-                    attempt: U16::new(word.attempt()),
-                    ..DoneEntry::default()
-                };
-                claim.put(entry.as_bytes());
-            }
-            let end = claim.commit(Kind::Change as u8, NUMBERED, now_ms, 0);
             logged.push(Logged {
                 at,
                 end: (!volatile).then_some(end),
@@ -283,6 +282,39 @@ impl Engine {
             let number = *number;
             self.sessions.abandon(RequestId { session, number });
         }
+    }
+}
+
+/// The body of a request's record.
+#[inline]
+fn put_plain(body: &mut impl Body, request: RequestId, queue: &Queue, ids: &[u64], batch: &EnqueueBatch<'_>) {
+    let head = EnqueueHead {
+        queue: U32::new(queue.id.0),
+        count: U32::new(ids.len() as u32),
+    };
+    body.put(Prelude::new(request).as_bytes());
+    body.put(head.as_bytes());
+    put_ids(body, ids);
+    body.put(batch.entries().as_bytes());
+    body.put(batch.bodies());
+}
+
+/// As [`put_plain`], of a request that acks.
+#[inline]
+fn put_acks(body: &mut impl Body, request: RequestId, done: &[(u32, StateWord)]) {
+    let head = ChangeHead {
+        done: U32::new(done.len() as u32),
+        ..ChangeHead::default()
+    };
+    body.put(Prelude::new(request).as_bytes());
+    body.put(head.as_bytes());
+    for (slot, word) in done {
+        let entry = DoneEntry {
+            id: U64::new(id_of(*slot, *word).0),
+            attempt: U16::new(word.attempt()),
+            ..DoneEntry::default()
+        };
+        body.put(entry.as_bytes());
     }
 }
 

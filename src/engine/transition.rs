@@ -76,14 +76,14 @@ impl Slot<'_> {
             if !dropped.is_none() {
                 body = dropped;
             }
-            let waits = word.has(QUEUED);
-            let to = if waits {
-                word.with_phase(Phase::Zombie)
-            } else {
-                freed(word)
-            };
-            if self.exchange(word, to).is_ok() {
-                return (word, body, !waits);
+            if !word.has(QUEUED) {
+                // A store does: who takes a job by its id or its place takes none that is over, and a popper only
+                // drops the mark, which is gone.
+                self.publish(freed(word));
+                return (word, body, true);
+            }
+            if self.exchange(word, word.with_phase(Phase::Zombie)).is_ok() {
+                return (word, body, false);
             }
         }
     }

@@ -106,7 +106,7 @@ impl<'a> Claim<'a> {
 
     /// Copies a draft, which is all of the body, and publishes the record as [`commit`](Self::commit) does.
     #[inline]
-    pub(super) fn commit_draft(
+    pub fn commit_draft(
         mut self,
         draft: &mut Draft,
         (kind, flags): (u8, u8),
