@@ -33,7 +33,28 @@ pub(super) struct Admitted<'a> {
     pub(super) level: Durability,
 }
 
-impl Admitted<'_> {
+impl<'a> Admitted<'a> {
+    /// Nothing of the batch yet; its ids will stand behind those in `reply`. [`Engine::admit`] fills it where it is, since
+    /// it is too large to be handed about.
+    pub(super) fn new(
+        queue: &'a Queue,
+        batch: EnqueueBatch<'a>,
+        level: Durability,
+        reply: &EnqueueReply,
+    ) -> Self {
+        Self {
+            queue,
+            batch,
+            slots: SmallVec::new(),
+            others: SmallVec::new(),
+            ids_from: reply.ids.len(),
+            bytes: 0,
+            volatile: level == Durability::Memory,
+            highest_generation: 0,
+            level,
+        }
+    }
+
     /// How many jobs it makes.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
@@ -42,15 +63,14 @@ impl Admitted<'_> {
 
 impl Engine {
     /// Checks a batch against the queue, counts it against the capacity, and takes slots for its jobs.
-    pub(super) fn admit<'a>(
-        &'a self,
-        queue: &'a Queue,
-        batch: EnqueueBatch<'a>,
-        level: Durability,
+    pub(super) fn admit(
+        &self,
+        admitted: &mut Admitted<'_>,
         keys: &mut Option<MutexGuard<'_, Keys>>,
         now_ms: u64,
         reply: &mut EnqueueReply,
-    ) -> Result<Admitted<'a>, Refusal> {
+    ) -> Result<(), Refusal> {
+        let (queue, batch) = (admitted.queue, admitted.batch);
         if batch.payload_len_bound() > queue.options.payload_bytes_max {
             check_payloads(queue, &batch)?;
         }
@@ -59,8 +79,8 @@ impl Engine {
         if let Some(keys) = keys {
             self.dedupe.make_room(keys, count, now_ms)?;
         }
-        let mut slots = self.take_room(queue, count, bytes);
-        if let (Err(_), Some(keys)) = (&slots, keys.as_ref()) {
+        let mut room = self.take_room(queue, count, bytes, &mut admitted.slots);
+        if let (Err(_), Some(keys)) = (&room, keys.as_ref()) {
             // What is known already takes no room, so that a full queue is no reason to refuse it.
             for item in batch.items().filter(|item| !item.key().is_empty()) {
                 let hash = body_hash(item.meta(), item.payload());
@@ -69,39 +89,30 @@ impl Engine {
                     bytes -= item.meta().len() as u64 + item.payload().len() as u64;
                 }
             }
-            slots = self.take_room(queue, count, bytes);
+            room = self.take_room(queue, count, bytes, &mut admitted.slots);
         }
-        let slots = slots?;
-        let volatile = level == Durability::Memory;
-        let mut admitted = Admitted {
-            queue,
-            batch,
-            slots,
-            others: SmallVec::new(),
-            ids_from: reply.ids.len(),
-            bytes,
-            volatile,
-            highest_generation: 0,
-            level,
-        };
-        self.assign_ids(&mut admitted, keys, now_ms, reply);
-        Ok(admitted)
+        room?;
+        admitted.bytes = bytes;
+        self.assign_ids(admitted, keys, now_ms, reply);
+        Ok(())
     }
 
-    /// Counts jobs against the queue's capacity and takes slots for them.
+    /// Counts jobs against the queue's capacity and takes slots for them, all or none.
     pub(super) fn take_room(
         &self,
         queue: &Queue,
         count: usize,
         bytes: u64,
-    ) -> Result<SmallVec<[u32; 64]>, Refusal> {
+        slots: &mut SmallVec<[u32; 64]>,
+    ) -> Result<(), Refusal> {
         queue.admit(count as u64, bytes)?;
-        let mut slots: SmallVec<[u32; 64]> = SmallVec::from_elem(0, count);
-        let taken = self.slab.take(&mut slots);
+        slots.resize(count, 0);
+        let taken = self.slab.take(slots);
         if taken == count {
-            return Ok(slots);
+            return Ok(());
         }
         self.slab.give(&slots[..taken]);
+        slots.clear();
         queue.counters.vacate(count as u64, bytes);
         let text = format!(
             "all {} slots hold jobs; start with more, or wait",

@@ -57,8 +57,8 @@ impl Engine {
             published: 0,
             counted: None,
         };
-        for (number, entry) in taken.slots.iter().zip(&taken.entries) {
-            let slot = slots.slot(*number);
+        for entry in &taken.entries {
+            let slot = slots.slot(entry.slot());
             let lease_ms = entry.lease_ms.get();
             slot.write_at(now_ms + u64::from(lease_ms));
             let word = slot.state();
@@ -150,13 +150,9 @@ impl Round<'_> {
     /// them, and released. Where even that is refused their leases end by themselves.
     #[cold]
     fn give_back_the_rest(&mut self) {
-        let rest = self.published..self.taken.slots.len();
         let mut batch = SettleBuilder::new();
-        for (number, entry) in self.taken.slots[rest.clone()]
-            .iter()
-            .zip(&self.taken.entries[rest])
-        {
-            let slot = self.engine.slab.slot(*number);
+        for entry in &self.taken.entries[self.published..] {
+            let slot = self.engine.slab.slot(entry.slot());
             slot.write_at(self.now_ms + u64::from(entry.lease_ms.get()));
             batch.release(token_of(entry));
             self.publish(slot, slot.state(), slot.queue());
@@ -174,11 +170,11 @@ impl Round<'_> {
 impl Drop for Round<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.published < self.taken.slots.len() {
+        if self.published < self.taken.entries.len() {
             self.give_back_the_rest();
         }
         count_delivered(self.counted.take());
-        self.engine.watch_leases(&self.taken.slots);
+        self.engine.watch_leases(&self.taken.entries);
     }
 }
 

@@ -79,7 +79,8 @@ impl Engine {
         let mut keys = key_table.as_ref().map(|table| table.lock());
         // Again, under the lock that a deletion takes to forget the keys.
         self.registry.live(queue.id)?;
-        let admitted = self.admit(queue, *batch, level, &mut keys, now_ms, reply)?;
+        let mut admitted = Admitted::new(queue, *batch, level, reply);
+        self.admit(&mut admitted, &mut keys, now_ms, reply)?;
         match self.log_enqueue(&admitted, request, now_ms, reply) {
             Ok((at, end, bodies_at)) => {
                 self.publish_admitted(&admitted, bodies_at, now_ms);

@@ -5,6 +5,7 @@
 //! so the wheel only sees leases that last.
 
 use super::change::{Cause, Change, ChangeSet};
+use super::journal::ReserveEntry;
 use super::queue::{Queue, QueueId};
 use super::replay::RequestId;
 use super::slot::{Phase, QUEUED, Slot, StateWord, TIMED, id_of};
@@ -18,17 +19,23 @@ use smallvec::SmallVec;
 
 /// Young leases beyond which handing out helps to sort them, should the timer not keep up.
 const YOUNG_MAX: u64 = 1 << 20;
+/// Handles put into the ring of young leases at once.
+const WATCHED_AT_ONCE: usize = 128;
 /// Changes in one record of expiries.
 const EXPIRIES_MAX: usize = 512;
 
 impl Engine {
     /// Puts freshly leased jobs under watch.
-    pub(super) fn watch_leases(&self, slots: &[u32]) {
-        if slots.is_empty() {
-            return;
-        }
-        if self.add_young(slots) > YOUNG_MAX {
-            self.sort_young_leases(2 * slots.len());
+    pub(super) fn watch_leases(&self, leased: &[ReserveEntry]) {
+        for some in leased.chunks(WATCHED_AT_ONCE) {
+            let mut slots = [0; WATCHED_AT_ONCE];
+            slots
+                .iter_mut()
+                .zip(some)
+                .for_each(|(slot, entry)| *slot = entry.slot());
+            if self.add_young(&slots[..some.len()]) > YOUNG_MAX {
+                self.sort_young_leases(2 * some.len());
+            }
         }
     }
 

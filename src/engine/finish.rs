@@ -36,8 +36,9 @@ impl Engine {
         let mut rest = done;
         while let Some((first, before)) = rest.first() {
             let queue = self.queue_of(slots.slot(*first));
-            let mut handles: SmallVec<[u32; 64]> = SmallVec::with_capacity(rest.len());
-            let mut bytes = 0;
+            let mut finished = Finished::default();
+            let (handles, mut bytes) = (&mut finished.handles, 0);
+            handles.reserve(rest.len());
             handles.extend(rest.iter().map_while(|(number, before)| {
                 let slot = slots.slot(*number);
                 if slot.queue() != queue.id.0 {
@@ -50,16 +51,14 @@ impl Engine {
             }));
             rest = &rest[handles.len()..];
             level = level.max(queue.durability());
-            self.retire_finished(&mut Finished {
-                run: Some(Run {
-                    queue,
-                    from: before.phase(),
-                    to: Phase::Done,
-                    event: Some(Event::Done),
-                    bytes,
-                }),
-                handles,
+            finished.run = Some(Run {
+                queue,
+                from: before.phase(),
+                to: Phase::Done,
+                event: Some(Event::Done),
+                bytes,
             });
+            self.retire_finished(&mut finished);
         }
         level
     }
@@ -130,7 +129,8 @@ impl Engine {
             return self.free(queue, handles);
         }
         // As many go as come, mostly; one more place, so that there are no more where that is not filled.
-        let mut excess: SmallVec<[u32; 128]> = SmallVec::from_elem(0, (handles.len() + 1).min(EXCESS_MAX));
+        let mut excess: SmallVec<[u32; 128]> = SmallVec::new();
+        excess.extend_from_slice(&[0; EXCESS_MAX][..(handles.len() + 1).min(EXCESS_MAX)]);
         let mut taken = queue.keep_finished(&self.pool, handles, &mut excess);
         self.free(queue, &excess[..taken]);
         while taken == excess.len() {

@@ -6,6 +6,7 @@
 
 use crate::base::batch::{EnqueueBatch, split_note};
 use crate::base::entry::pad8;
+use crate::base::job::JobId;
 use crate::base::limits::{LOG_KEPT_BY_ENQUEUE_BYTES, LOG_KEPT_BY_HAND_OUT_BYTES};
 use crate::engine::replay::RequestId;
 use crate::log::{Body, HEADER_LEN};
@@ -162,6 +163,14 @@ pub struct ReserveEntry {
     pub attempt: U16,
     /// Zero.
     pub reserved: U16,
+}
+
+impl ReserveEntry {
+    /// The job's slot.
+    #[inline]
+    pub fn slot(&self) -> u32 {
+        JobId(self.id.get()).slot()
+    }
 }
 
 /// One job done without a result: 16 bytes. One with a result is a [`ChangeEntry`].

@@ -20,12 +20,11 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 /// Handles popped at once.
-const POP_MAX: usize = 256;
+const POP_MAX: usize = 64;
 
 /// Jobs taken for one reserve, in the order in which they will be delivered.
 #[derive(Default)]
 pub(super) struct Taken {
-    pub(super) slots: SmallVec<[u32; 64]>,
     pub(super) entries: SmallVec<[ReserveEntry; 64]>,
     /// How many of them are logged ones.
     durable: usize,
@@ -79,7 +78,7 @@ impl Engine {
         };
         let mut taken = Taken::default();
         self.take_jobs(queues, jobs_max, lease_ms, now_ms, sink.room(), &mut taken)?;
-        if taken.slots.is_empty() {
+        if taken.entries.is_empty() {
             return Ok(self.unlogged());
         }
         if is_planted(Plant::CountAttemptLate) {
@@ -128,9 +127,9 @@ impl Engine {
         taken.bytes_room = bytes_room;
         let queues = queues.iter().filter_map(|queue| self.registry.get(*queue));
         for queue in queues.filter(|queue| !queue.is_paused()) {
-            let before = taken.slots.len();
+            let before = taken.entries.len();
             let is_full = self.take_from(queue, wish, taken);
-            if taken.slots.len() > before {
+            if taken.entries.len() > before {
                 taken.strongest = taken.strongest.max(Some(queue.durability()));
             }
             if is_full {
@@ -143,32 +142,28 @@ impl Engine {
     /// Pops and takes jobs of one queue, highest priority first. Says whether the answer is full: there are as
     /// many jobs as asked for, or the next one in order does not fit.
     fn take_from(&self, queue: &Queue, wish: Wish, taken: &mut Taken) -> bool {
+        let mut handles = [0; POP_MAX];
         let mut levels = queue.levels();
         while let Some(priority) = levels.checked_ilog2() {
             levels ^= 1 << priority;
             let priority = priority as u8;
             loop {
-                let from = taken.slots.len();
-                let left = wish.jobs_max - from;
+                let left = wish.jobs_max - taken.entries.len();
                 if left == 0 {
                     return true;
                 }
-                taken.slots.extend_from_slice(&[0; POP_MAX][..left.min(POP_MAX)]);
-                let places = &mut taken.slots[from..];
-                let popped = match self.fitting(queue, priority, places, taken.bytes_room, from == 0) {
+                let places = &mut handles[..left.min(POP_MAX)];
+                let is_first = taken.entries.is_empty();
+                let popped = match self.fitting(queue, priority, places, taken.bytes_room, is_first) {
                     Fitting::Jobs(0) => 0,
                     Fitting::Jobs(want) => queue.pop_ready(&self.pool, priority, &mut places[..want]),
-                    Fitting::TooLarge => {
-                        // Nothing behind it goes first: not in its level, nor from a lower one.
-                        taken.slots.truncate(from);
-                        return true;
-                    }
+                    // Nothing behind it goes first: not in its level, nor from a lower one.
+                    Fitting::TooLarge => return true,
                 };
-                taken.slots.truncate(from + popped);
                 if popped == 0 {
                     break;
                 }
-                if !self.take_popped(queue, wish, from, taken) {
+                if !self.take_popped(queue, wish, &handles[..popped], taken) {
                     // What the log refused stands in front again, and would be popped again and again.
                     return true;
                 }
@@ -210,18 +205,16 @@ impl Engine {
         Fitting::Jobs(seen)
     }
 
-    /// Takes the jobs of the popped handles from `from` on, each Ready to Busy under its next attempt number. Handles of
-    /// jobs that are not taken go. `false`: the log refused that one expires.
-    fn take_popped(&self, queue: &Queue, wish: Wish, from: usize, taken: &mut Taken) -> bool {
+    /// Takes the jobs of popped handles, each Ready to Busy under its next attempt number. `false`: the log refused that
+    /// one expires.
+    fn take_popped(&self, queue: &Queue, wish: Wish, mut handles: &[u32], taken: &mut Taken) -> bool {
         let slots = self.slab.all();
-        let popped = taken.slots.len();
-        let (mut at, mut kept) = (from, from);
         let mut refused = false;
-        taken.entries.reserve(popped - from);
-        while at < popped {
+        taken.entries.reserve(handles.len());
+        loop {
             let before = taken.entries.len();
             // Nearly all are simply there.
-            taken.entries.extend(taken.slots[at..].iter().map_while(|number| {
+            taken.entries.extend(handles.iter().map_while(|number| {
                 let slot = slots.slot(*number);
                 let word = slot.state();
                 if !word.is(Phase::Ready) || slot.expires_ms() != 0 {
@@ -232,30 +225,22 @@ impl Engine {
                 taken.durable += usize::from(!word.has(VOLATILE));
                 Some(entry_of(*number, slot, busy, queue, wish))
             }));
-            let run = taken.entries.len() - before;
-            taken.slots.copy_within(at..at + run, kept);
-            at += run;
-            kept += run;
-            if at == popped {
-                break;
-            }
-            let number = taken.slots[at];
-            at += 1;
-            match self.take_unusual(number, wish.now_ms) {
+            handles = &handles[taken.entries.len() - before..];
+            let Some((number, others)) = handles.split_first() else {
+                return !refused;
+            };
+            handles = others;
+            match self.take_unusual(*number, wish.now_ms) {
                 Unusual::Taken(busy) => {
-                    let slot = slots.slot(number);
+                    let slot = slots.slot(*number);
                     taken.bytes_room = taken.bytes_room.saturating_sub(slot.body_bytes());
                     taken.durable += usize::from(!busy.has(VOLATILE));
-                    taken.entries.push(entry_of(number, slot, busy, queue, wish));
-                    taken.slots[kept] = number;
-                    kept += 1;
+                    taken.entries.push(entry_of(*number, slot, busy, queue, wish));
                 }
                 Unusual::Gone => {}
                 Unusual::Refused => refused = true,
             }
         }
-        taken.slots.truncate(kept);
-        !refused
     }
 
     /// Takes a popped job that has a TTL, or moved, or is not there any more.
@@ -326,11 +311,8 @@ impl Engine {
     /// A planted bug: the attempts are logged when the log's agent comes by.
     #[cfg(planted)]
     fn log_reserve_late(&self, taken: &Taken) {
-        let volatile = |number: &u32| self.slab.slot(*number).state().has(VOLATILE);
-        let entries = taken.slots.iter().zip(&taken.entries);
-        let logged = entries
-            .filter(|(number, _)| !volatile(number))
-            .map(|(_, entry)| *entry);
+        let volatile = |entry: &&ReserveEntry| self.slab.slot(entry.slot()).state().has(VOLATILE);
+        let logged = taken.entries.iter().filter(|entry| !volatile(entry)).copied();
         self.late_attempts.lock().extend(logged);
     }
 
@@ -339,8 +321,9 @@ impl Engine {
 
     /// The log refused: the jobs go back to where they were.
     fn put_back(&self, taken: &Taken) {
-        for (number, entry) in taken.slots.iter().zip(&taken.entries).rev() {
-            let slot = self.slab.slot(*number);
+        for entry in taken.entries.iter().rev() {
+            let number = entry.slot();
+            let slot = self.slab.slot(number);
             let ready = slot
                 .state()
                 .with_attempt(entry.attempt.get() - 1)
@@ -350,7 +333,7 @@ impl Engine {
             let queue = self.registry.get(QueueId(slot.queue()));
             slot.publish(ready);
             if let Some(queue) = queue {
-                queue.put_front(priority, *number);
+                queue.put_front(priority, number);
                 self.wake(queue, 1);
                 self.drop_stale_if_deleted(queue);
             }

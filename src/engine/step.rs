@@ -176,7 +176,8 @@ impl Engine {
             Some((_, keys)) => keys,
             None => &mut none,
         };
-        let admitted = self.admit(queue, batch, level, keys, now_ms, reply)?;
+        let mut admitted = Admitted::new(queue, batch, level, reply);
+        self.admit(&mut admitted, keys, now_ms, reply)?;
         Ok((admitted.level, admitted))
     }
 

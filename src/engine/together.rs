@@ -89,7 +89,8 @@ impl Engine {
             count += batch.count();
             record_bytes += size_of::<Prelude>() + journal::enqueue_len(batch);
         }
-        let slots = self.take_room(queue, count, bytes).ok()?;
+        let mut slots: SmallVec<[u32; 64]> = SmallVec::new();
+        self.take_room(queue, count, bytes, &mut slots).ok()?;
         let flags = if volatile { VOLATILE } else { 0 };
         let high = self.slab.generation_high();
         let (all, succession) = (self.slab.all(), self.slab.succession(high));
