@@ -105,6 +105,9 @@ pub const SEGMENTS_SPARE: usize = 4;
 /// Log bytes that are not synced yet at which the background sync does not wait for its time: what the kernel would
 /// otherwise write on its own, at the cost of stalls. Does not apply where segments may be used again unsynced.
 pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What the file beside a log takes at once of what segments told that are gone, in bytes. Where it is more, those
+/// segments go once the log tells it durably.
+pub const ANCHOR_BYTES_MAX: u32 = 256 * 1024;
 /// Pause before a segment is made again after the disk was full or the system refused it, in milliseconds.
 pub const SEGMENT_RETRY_MS: u64 = 1_000;
 /// Bytes that a log may take on disk unless configured otherwise.

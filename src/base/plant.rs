@@ -45,11 +45,15 @@ pub enum Plant {
     SkipGrace,
     /// Who publishes jobs does not wake those who wait for them.
     LoseWakeup,
+    /// Recovery does not read what segments told that are gone.
+    ForgetAnchor,
+    /// Segments go before what they told is on the disk.
+    AnchorLate,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 19] = [
+    pub const ALL: [Plant; 21] = [
         Plant::ConfirmBeforeSync,
         Plant::SkipDirectorySync,
         Plant::RecycleEarly,
@@ -69,6 +73,8 @@ impl Plant {
         Plant::RepeatIds,
         Plant::SkipGrace,
         Plant::LoseWakeup,
+        Plant::ForgetAnchor,
+        Plant::AnchorLate,
     ];
 
     /// What it is called in `ACKRING_PLANT`.
@@ -93,6 +99,8 @@ impl Plant {
             Plant::RepeatIds => "repeat-ids",
             Plant::SkipGrace => "skip-grace",
             Plant::LoseWakeup => "lose-wakeup",
+            Plant::ForgetAnchor => "forget-anchor",
+            Plant::AnchorLate => "anchor-late",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What people and tools do with queues as a whole: make, pause, delete.
 
 use super::codec::{self, QueueRecord};
+use super::definitions::Definitions;
 use super::enqueue::{already_applied, not_fresh};
 use super::journal::{Kind, NUMBERED, Prelude};
 use super::queue::{Queue, QueueId};
@@ -24,7 +25,9 @@ impl Engine {
         self.check_open()?;
         let define = |queue: &Queue| {
             let record = queue_record(queue);
-            self.define(queue, &record, RequestId::NONE, now_ms).map(|_| ())
+            let mut definitions = queue.definition.lock();
+            self.define(queue, &mut definitions, &record, RequestId::NONE, now_ms)
+                .map(|_| ())
         };
         self.registry
             .open(name, self.queue_defaults.clone(), define)
@@ -51,7 +54,8 @@ impl Engine {
             || {
                 let mut confirmed = self.unlogged();
                 let define = |queue: &Queue| {
-                    confirmed = self.define(queue, &queue_record(queue), request, now_ms)?;
+                    let record = queue_record(queue);
+                    confirmed = self.define(queue, &mut queue.definition.lock(), &record, request, now_ms)?;
                     Ok(())
                 };
                 let (queue, is_new) = self.registry.open(name, options.clone(), define)?;
@@ -116,10 +120,10 @@ impl Engine {
             now_ms,
             |kind, _| (kind == Kind::Queue).then_some(()),
             || {
-                let _defining = queue.definition.lock();
+                let mut definitions = queue.definition.lock();
                 let mut record = queue_record(queue);
                 record.paused = paused;
-                let confirmed = self.define(queue, &record, request, now_ms)?;
+                let confirmed = self.define(queue, &mut definitions, &record, request, now_ms)?;
                 queue.set_paused(paused);
                 Ok(confirmed)
             },
@@ -139,12 +143,12 @@ impl Engine {
             || {
                 let queue = self.registry.live(queue)?;
                 let confirmed = {
-                    let _defining = queue.definition.lock();
+                    let mut definitions = queue.definition.lock();
                     // Again, under the lock: of two deletions one finds nothing.
                     self.registry.live(queue.id)?;
                     let mut record = queue_record(queue);
                     record.deleted = true;
-                    let confirmed = self.define(queue, &record, request, now_ms)?;
+                    let confirmed = self.define(queue, &mut definitions, &record, request, now_ms)?;
                     queue.set_deleted();
                     confirmed
                 };
@@ -187,6 +191,7 @@ impl Engine {
     fn define(
         &self,
         queue: &Queue,
+        definitions: &mut Definitions,
         record: &QueueRecord,
         request: RequestId,
         now_ms: u64,
@@ -207,6 +212,7 @@ impl Engine {
             .append(Kind::Queue, flags, &body, room, now_ms)
             .map_err(log_refusal)?;
         queue.defined_at.store(at.raw(), Ordering::Release);
+        definitions.defined(at, end, Some(queue_record(queue)));
         queue.counters.forget_told_events();
         let level = if self.logged {
             Durability::Written.max(queue.durability())

@@ -30,8 +30,8 @@ struct Told {
     usable: u32,
     /// The next range as told already: its last generation, and the end of the record.
     ahead: Option<(u32, LogPosition)>,
-    /// The highest generation told of, and the segment in which that stands.
-    last: Option<(u32, u32)>,
+    /// The highest generation told of, the segment in which that stands, and where its record ends.
+    last: Option<(u32, u32, LogPosition)>,
 }
 
 impl Engine {
@@ -86,17 +86,20 @@ impl Engine {
         self.durable.sync_to(end)
     }
 
-    /// Tells again of what a segment up to `sequence` tells of last. Returns up to where the log must be durable
-    /// before that may go; none where nothing depends on it.
-    pub(super) fn repeat_generations(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
+    /// Tells again of what a segment up to `sequence` tells of last. Returns the highest generation told of, and up to
+    /// where the log must be durable before those segments may go.
+    pub(super) fn repeat_generations(
+        &self,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Option<(u32, LogPosition)>, LogError> {
         let mut told = self.generations.told.lock();
-        match told.last {
-            Some((high, told_in)) if told_in <= sequence => {
-                let (_, end) = self.tell(&mut told, high, Room::Migrate, now_ms)?;
-                Ok(end)
-            }
-            _ => Ok(LogPosition::NONE),
+        if let Some((high, told_in, _)) = told.last
+            && told_in <= sequence
+        {
+            self.tell(&mut told, high, Room::Migrate, now_ms)?;
         }
+        Ok(told.last.map(|(high, _, end)| (high, end)))
     }
 
     /// Logs that generations up to `generation`, rounded up, are in use; returns up to where, and the record's end.
@@ -111,7 +114,7 @@ impl Engine {
         self.durable.set_segment_note(u64::from(high));
         let body = u64::from(high).to_le_bytes();
         let (at, end) = self.append(Kind::Generation, 0, &body, room, now_ms)?;
-        told.last = Some((high, at.sequence()));
+        told.last = Some((high, at.sequence(), end));
         Ok((high, end))
     }
 

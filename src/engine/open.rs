@@ -129,8 +129,9 @@ impl Engine {
         for queue in remade.filter(|queue| queue.defined_at().is_none()) {
             let body = codec::encode(&admin::queue_record(queue));
             let defined = self.append(Kind::Queue, 0, &body, Room::Migrate, now_ms);
-            let (at, _) = defined.map_err(|error| OpenError::Config(error.to_string()))?;
+            let (at, end) = defined.map_err(|error| OpenError::Config(error.to_string()))?;
             queue.defined_at.store(at.raw(), Ordering::Release);
+            queue.definition.lock().defined(at, end, None);
         }
         Ok(())
     }
@@ -219,7 +220,9 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
             queue.set_deleted();
         }
         queue.defined_at.store(position.raw(), Ordering::Release);
-        if let Some(events) = recovery.events.get(index) {
+        let events = recovery.events.get(index);
+        queue.definition.lock().restore(*position, events);
+        if let Some(events) = events {
             queue.counters.restore_events(events);
         }
         registry.restore(queue);

@@ -1,5 +1,6 @@
 //! One queue: its rings, its counters, who waits for it.
 
+use super::definitions::Definitions;
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::PRIORITIES;
 use crate::base::queue::{Durability, QueueCounts, QueueOptions};
@@ -150,7 +151,7 @@ pub struct Queue {
     front_len: AtomicU64,
     /// Held while the queue's definition is logged, so that definitions stand in the log in the order in which
     /// they came into force.
-    pub(super) definition: Lock<()>,
+    pub(super) definition: Lock<Definitions>,
     /// Finished jobs in the order in which they finished, for the retention.
     finished: Ring,
     finished_len: AtomicU64,
@@ -175,7 +176,7 @@ impl Queue {
             levels: AtomicU32::new(0),
             front: Lock::new(BTreeMap::new()),
             front_len: AtomicU64::new(0),
-            definition: Lock::new(()),
+            definition: Lock::new(Definitions::default()),
             finished: Ring::default(),
             finished_len: AtomicU64::new(0),
             waiting: AtomicU64::new(0),

@@ -2,17 +2,16 @@
 //!
 //! In order, because a job's later records must outlive its first one. A segment may go when (a) no job's body
 //! is in it any more and (b) queues, sessions and keys that only it tells of have been logged again *and* that is
-//! durable. Usually jobs are acked in about the order in which they came and (a) happens by itself; when too many
+//! durable, there or in an anchor (`remains`). Usually jobs are acked in about the order in which they came and (a) happens by itself; when too many
 //! segments are held by a few stragglers, those jobs are copied (the cleaner of a log-structured file system,
 //! Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
 
-use super::codec::{self, KeyRecord, SessionRecord};
-use super::journal::{JobHead, Kind};
-use super::{Engine, admin};
+use super::Engine;
+use super::journal::JobHead;
+use super::remains::Remains;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
-use crate::base::sync::Ordering;
-use crate::log::{HEADER_LEN, Log, LogError, LogPosition, Room};
+use crate::log::{HEADER_LEN, Log, LogPosition, Statement};
 
 /// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
 const SLACK_SEGMENTS: usize = 4;
@@ -42,6 +41,7 @@ pub(super) struct Reclaim {
     needed_bytes: u64,
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
+    remains: Remains,
     looked_ms: u64,
     /// Where the log ended when jobs that are over were counted last, and when that was.
     counted: (LogPosition, u64),
@@ -85,6 +85,8 @@ impl Engine {
     /// A planted bug: attempts are logged long after the jobs were handed out.
     #[cfg(planted)]
     fn log_late_attempts(&self, now_ms: u64) {
+        use super::journal::Kind;
+        use crate::log::Room;
         use zerocopy::IntoBytes;
         let entries = std::mem::take(&mut *self.late_attempts.lock());
         if !entries.is_empty() {
@@ -141,18 +143,42 @@ impl Engine {
         if self.sessions.is_begun_by(last) {
             return 0;
         }
-        let until = match self.log_remains(last, now_ms) {
-            // The log has a guard of its own, so the bug has to take both.
-            Ok(_) if is_planted(Plant::RecycleEarly) => LogPosition::NONE,
-            Ok(remains) => remains.max(reclaim.copied),
-            Err(_) => return 0,
+        // Before what they tell is looked at: it is all told then.
+        let may_be_anchored = self.may_be_anchored(oldest.sequence, last);
+        let Ok(due) = self.log_remains(&mut reclaim.remains, last, now_ms) else {
+            return 0;
         };
-        if until > self.durable.durable() {
-            reclaim.pending = Some((last, until));
-        } else {
+        let until = match is_planted(Plant::RecycleEarly) {
+            // The log has a guard of its own, so the bug has to take both.
+            true => LogPosition::NONE,
+            false => due.until.max(reclaim.copied),
+        };
+        let durable = self.durable.durable();
+        let is_told = until <= durable
+            || may_be_anchored
+                && reclaim.copied <= durable
+                && !due.is_cut
+                && self.anchor(last, due.statements, now_ms);
+        if is_told {
             self.clear(reclaim, last);
+        } else {
+            reclaim.pending = Some((last, until));
         }
         1
+    }
+
+    /// Whether the segments up to `last` could be gone now but for what they tell besides jobs: from then on an anchor
+    /// would stand for them, even if a power cut found them still there.
+    fn may_be_anchored(&self, oldest: u32, last: u32) -> bool {
+        // What an earlier start wrote is durable, and events are counted as of its end.
+        last + 1 >= self.durable.first_sequence()
+            && (oldest..=last).all(|sequence| self.durable.is_over(sequence))
+    }
+
+    /// Says beside the log what it does not tell durably yet. A failure has poisoned the log.
+    fn anchor(&self, last: u32, statements: Vec<Statement>, now_ms: u64) -> bool {
+        let anchored = self.durable.anchor(last + 1, statements, now_ms);
+        anchored.unwrap_or(false)
     }
 
     pub(super) fn clear(&self, reclaim: &mut Reclaim, sequence: u32) {
@@ -247,65 +273,6 @@ impl Engine {
                 counts.bytes + jobs * per_job
             })
             .sum()
-    }
-
-    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of. Returns up to where
-    /// the log must be durable before those may go; none where nothing depends on it.
-    fn log_remains(&self, sequence: u32, now_ms: u64) -> Result<LogPosition, LogError> {
-        let mut until = self.repeat_generations(sequence, now_ms)?;
-        self.registry.settle();
-        for queue in self.registry.each() {
-            let state = || {
-                let (events, defined) = (queue.counters.events(), queue.defined_at());
-                let is_due = !defined.is_none() && defined.sequence() <= sequence;
-                let is_told = queue.counters.told_events() == events.iter().sum::<u64>();
-                (events, is_due, is_told)
-            };
-            // Most of very many queues are found to need nothing. A definition that is being logged has the old place until it
-            // has its new one, so it is never missed here.
-            let (_, is_due, is_told) = state();
-            if !is_due && is_told {
-                continue;
-            }
-            // In the order in which definitions come into force, and never behind a deletion.
-            let _defining = queue.definition.lock();
-            let (events, is_due, is_told) = state();
-            if queue.is_deleted() || !is_due && is_told {
-                continue;
-            }
-            let mut record = admin::queue_record(queue);
-            record.events = Some(events);
-            let (at, end) = self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            queue.defined_at.store(at.raw(), Ordering::Release);
-            queue.counters.set_told_events(events.iter().sum());
-            if is_due {
-                until = until.max(end);
-            }
-        }
-        let tail = self.durable.tail().sequence();
-        for session in self.sessions.needing(sequence) {
-            let record = SessionRecord {
-                session: session.session,
-                applied: session.applied.clone(),
-                highest: session.highest,
-            };
-            let (_, end) = self.append(Kind::Session, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            self.sessions.logged(&session, tail);
-            until = until.max(end);
-        }
-        self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {
-            let record = KeyRecord {
-                queue: queue.0,
-                key: key.to_vec(),
-                id: known.id.0,
-                body_hash: known.body_hash,
-                expires_ms: known.expires_ms,
-            };
-            let (_, end) = self.append(Kind::Key, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-            until = until.max(end);
-            Ok(())
-        })?;
-        Ok(until)
     }
 }
 

@@ -422,6 +422,23 @@ impl Sessions {
         found
     }
 
+    /// A session as segments up to `sequence` tell it, whatever came behind. `None` where it was forgotten.
+    pub fn told_through(&self, session: u128, sequence: u32) -> Option<SessionSnapshot> {
+        let shard = self.shard(session).lock();
+        let known = shard.sessions.get(&session)?;
+        // One without a place was told by an earlier start.
+        let is_told = |applied: Applied| !applied.volatile && applied.position.sequence() <= sequence;
+        let told = known.known.iter();
+        let applied = told.filter(|(_, outcome)| outcome.applied().is_some_and(is_told));
+        Some(SessionSnapshot {
+            session,
+            // The numbers that are too old to be known stay so.
+            highest: known.highest,
+            applied: applied.map(|(number, _)| *number).collect(),
+            under_way_from: u32::MAX,
+        })
+    }
+
     /// A session was logged again as `snapshot` has it. A restart needs segments from `tail_sequence` on, which is
     /// where the log's tail was before the session was looked at, and those with what was under way then.
     pub fn logged(&self, snapshot: &SessionSnapshot, tail_sequence: u32) {

@@ -43,6 +43,8 @@ pub enum Damage {
     WrongEnd,
     /// Segments stand in an order in which no log writes them.
     WrongOrder,
+    /// The anchor, which tells what segments told that are gone, cannot be used.
+    Anchor,
 }
 
 impl Damage {
@@ -65,6 +67,7 @@ impl Damage {
             Damage::WrongName => "wrong-name",
             Damage::WrongEnd => "wrong-end",
             Damage::WrongOrder => "wrong-order",
+            Damage::Anchor => "bad-anchor",
         }
     }
 
@@ -87,6 +90,7 @@ impl Damage {
             Damage::WrongName => "the file has a name that the log did not give it",
             Damage::WrongEnd => "the log ends elsewhere than it did",
             Damage::WrongOrder => "the segments are not in the order in which they were written",
+            Damage::Anchor => "what segments told that are gone cannot be read",
         }
     }
 

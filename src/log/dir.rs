@@ -26,9 +26,14 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 const COUNT_NAME: &str = "segments";
 /// Says in which run of the machine the log was written last.
 const VOUCHER_NAME: &str = "machine";
+/// Says what segments told that are gone.
+pub(super) const ANCHOR_NAME: &str = "anchor";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
+/// A file, and its length in bytes.
+type OpenFile = (Box<dyn DiskFile>, u64);
 
 /// A locked log directory.
 #[derive(Debug)]
@@ -308,6 +313,59 @@ impl Directory {
             self.disk.sync()?;
         }
         Ok(file)
+    }
+
+    /// Opens the anchor to read it, if there is one; says how long it is.
+    pub(super) fn open_anchor(&self) -> Result<Option<OpenFile>, OpenError> {
+        let open = || match self.disk.open(ANCHOR_NAME, false) {
+            Ok(file) => {
+                file.forget_clean_pages(None);
+                let len = file.len()?;
+                Ok(Some((file, len)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        open().map_err(failed("read", &self.path.join(ANCHOR_NAME)))
+    }
+
+    /// Reads a part of the anchor; zeros stand for what the disk does not give back.
+    pub(super) fn read_slot(
+        &self,
+        file: &dyn DiskFile,
+        slot: &mut [u8],
+        offset: u64,
+    ) -> Result<(), OpenError> {
+        match file.read_exact_at(slot, offset) {
+            Err(error) if is_unreadable(&error) => slot.fill(0),
+            other => other.map_err(failed("read", &self.path.join(ANCHOR_NAME)))?,
+        }
+        Ok(())
+    }
+
+    /// Opens the anchor to write it, if there is one.
+    pub(super) fn reopen_anchor(&self) -> io::Result<Option<Box<dyn DiskFile>>> {
+        match self.disk.open(ANCHOR_NAME, true) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an anchor of `bytes` zeros, on the disk with its name when this returns.
+    pub(super) fn make_anchor(&self, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        let unfinished = format!("{ANCHOR_NAME}{UNFINISHED_SUFFIX}");
+        let make = || {
+            let file = self.disk.create(&unfinished)?;
+            write_zeros(&*file, 0, bytes)?;
+            self.disk.rename(&unfinished, ANCHOR_NAME)?;
+            self.disk.sync()?;
+            Ok(file)
+        };
+        make().inspect_err(|_| {
+            // Best effort: what stays is removed by the next start.
+            let _ = self.disk.remove(&unfinished);
+        })
     }
 
     /// Opens a segment file for mapping. One that was cut (which is told as corruption before, unless it was a

@@ -2,6 +2,7 @@
 
 use crate::base::limits;
 use crate::log::ahead::read_each;
+use crate::log::anchor::FoundAnchor;
 use crate::log::config::LogConfig;
 use crate::log::damage::Damage;
 use crate::log::dir::{Directory, FoundSegment};
@@ -26,6 +27,10 @@ const OPEN_MAX: usize = 64;
 pub(super) struct Examined {
     /// Those with a sequence number, in order.
     pub(super) used: Vec<UsedSegment>,
+    /// Those that were in use and are gone for what the anchor says, in order.
+    pub(super) passed: Vec<UsedSegment>,
+    /// What stands beside the log of those and of earlier ones.
+    pub(super) anchor: FoundAnchor,
     /// Those without.
     pub(super) spare: Vec<FoundSegment>,
     /// Those that cannot be part of this log.
@@ -89,11 +94,13 @@ pub(super) fn examine(
 ) -> Result<Option<Examined>, OpenError> {
     let found = directory.list()?;
     let mut examined = Examined::sort_out(directory, found)?;
+    examined.take_anchor(directory)?;
     let mut progress = ReadProgress {
         bytes_total: examined.used.iter().map(|segment| segment.file.len).sum(),
         ..ReadProgress::default()
     };
     let cut = find_cut(directory, &examined.used)?;
+    examined.anchor.show(visitor);
     let mut recovery = Recovery::default();
     let does_count = |segment: &&UsedSegment| cut.is_none_or(|cut| segment.sequence() <= cut.sequence());
     let used: Vec<&UsedSegment> = examined.used.iter().take_while(does_count).collect();
@@ -163,6 +170,8 @@ impl Examined {
         let highest = highest_number(&found);
         let mut examined = Examined {
             used: Vec::new(),
+            passed: Vec::new(),
+            anchor: FoundAnchor::default(),
             spare: Vec::new(),
             unusable: Vec::new(),
             files: 0,
@@ -356,6 +365,7 @@ impl Examined {
                 log_id: header.log_id,
                 segment_bytes: header.segment_bytes.get(),
                 files,
+                anchor: header.anchor.get(),
             }),
             files,
         }
@@ -366,7 +376,7 @@ impl Examined {
         self.cut = cut;
         let verdict = &mut self.verdict;
         verdict.torn_tail |= cut.is_some();
-        for segment in &self.used {
+        for segment in self.passed.iter().chain(&self.used) {
             verdict.boot_max = verdict.boot_max.max(segment.header.boot.get());
             verdict.sequence_max = verdict.sequence_max.max(segment.sequence());
         }
@@ -464,7 +474,8 @@ impl Examined {
 
     /// Whether all segments have the size that the configuration asks for.
     pub(super) fn check_sizes(&self, config: &LogConfig) -> Result<(), OpenError> {
-        let used = self.used.iter().map(|segment| (segment.header, &segment.file));
+        let used = self.passed.iter().chain(&self.used);
+        let used = used.map(|segment| (segment.header, &segment.file));
         let spares = self
             .spare
             .iter()

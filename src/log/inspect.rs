@@ -90,7 +90,7 @@ impl InspectReport {
         let first = examined.used.first();
         Self {
             segments: segments.collect(),
-            spares: examined.spare.len(),
+            spares: examined.spare.len() + examined.passed.len(),
             segment_bytes: first.map_or(0, |segment| segment.header.segment_bytes.get()),
             records: verdict.counts.records,
             bytes: verdict.counts.bytes,

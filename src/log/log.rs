@@ -1,6 +1,7 @@
 //! The log itself: what its users call, and the background agent.
 
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::log::anchor::Anchors;
 use crate::log::claim::{Claim, Claims};
 use crate::log::config::Room;
 use crate::log::dir::Directory;
@@ -56,6 +57,9 @@ pub struct Log {
     pub(super) space: Mutex<Space>,
     pub(super) keeper: Mutex<Keeper>,
     pub(super) syncer: Syncer,
+    pub(super) anchors: Mutex<Anchors>,
+    /// Number of the newest anchor that is on the disk.
+    pub(super) anchor_number: AtomicU64,
 }
 
 /// What the engine's reclaimer wants to know about a segment.
@@ -293,6 +297,18 @@ impl Log {
             position = position.plus(record.len() as u32);
         }
         true
+    }
+
+    /// The first segment that this start began.
+    pub fn first_sequence(&self) -> u32 {
+        self.first_sequence
+    }
+
+    /// Whether nothing needs a segment any more, readers that have pinned it and the hold aside.
+    pub fn is_over(&self, sequence: u32) -> bool {
+        let segment = self.segments.by_sequence(sequence);
+        // Given up by a salvage, if it is none.
+        segment.is_none_or(|segment| self.is_passed(segment, sequence))
     }
 
     /// The background agent: makes and prepares spares, recycles, and syncs every

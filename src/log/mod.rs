@@ -1,6 +1,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 mod ahead;
+mod anchor;
 mod claim;
 mod config;
 mod damage;
@@ -35,6 +36,7 @@ mod table;
 pub mod tail;
 mod witness;
 
+pub use anchor::Statement;
 pub use claim::{Claim, Claims};
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};

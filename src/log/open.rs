@@ -3,6 +3,7 @@
 use crate::base::limits;
 use crate::base::stamp;
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::log::anchor::Anchors;
 use crate::log::config::LogConfig;
 use crate::log::dir::Directory;
 use crate::log::disk::Disk;
@@ -103,6 +104,7 @@ impl Log {
             segment_bytes: config.segment_bytes,
             now_ms,
             disk: config.disk(),
+            anchors: Anchors::default(),
         });
         log.begin_boot(&StartBody::default())?;
         Ok((
@@ -141,6 +143,8 @@ impl Log {
             space: Mutex::new(parts.space),
             keeper: Mutex::new(parts.keeper),
             syncer: Syncer::new(start, parts.now_ms),
+            anchor_number: AtomicU64::new(parts.anchors.number),
+            anchors: Mutex::new(parts.anchors),
         }
     }
 
@@ -302,6 +306,7 @@ struct Parts {
     log_id: [u8; 16],
     segment_bytes: u32,
     now_ms: u64,
+    anchors: Anchors,
 }
 
 /// Turns a directory that was judged into a log: makes what was read last, maps it, and turns what is not needed
@@ -315,6 +320,7 @@ struct TakeOver<'a> {
     existing: usize,
     oldest: u32,
     next_sequence: u32,
+    anchors: Anchors,
 }
 
 impl<'a> TakeOver<'a> {
@@ -327,10 +333,12 @@ impl<'a> TakeOver<'a> {
         examined.set_aside(&directory)?;
         let Examined {
             used,
+            passed,
             spare,
             files,
             verdict,
             cut,
+            anchor,
             ..
         } = &*examined;
         for segment in used {
@@ -345,18 +353,26 @@ impl<'a> TakeOver<'a> {
         }
         // Spares too: a start that was killed may have retired one in the cache only, and after a power cut its old
         // header would be back.
-        for segment in used.iter().map(|segment| &segment.file).chain(spare) {
+        let with_places = passed.iter().chain(used).map(|segment| &segment.file);
+        for segment in with_places.chain(spare) {
             directory.sync_file(segment)?;
         }
         let of_spares = spare.iter().find_map(|segment| segment.header.ok());
-        let log_id = match used.first().map(|segment| segment.header).or(of_spares) {
+        let oldest = passed.first().or(used.first()).map(|segment| segment.header);
+        let log_id = match oldest.or(of_spares) {
             Some(header) => header.log_id,
             None => random_id(&*config.disk()).map_err(spoiled("draw a random number for"))?,
         };
         let (first, next_sequence) = match used.first() {
             Some(first) if verdict.keep_through > 0 => (first.sequence(), verdict.keep_through + 1),
-            _ => (verdict.sequence_max + 1, verdict.sequence_max + 1),
+            _ => {
+                let next = (verdict.sequence_max + 1).max(anchor.cleared());
+                (next, next)
+            }
         };
+        // Before anything goes that it tells of.
+        let anchors = Anchors::take_over(&directory, (log_id, config.segment_bytes), anchor, first);
+        let anchors = anchors.map_err(spoiled("write the anchor in"))?;
         let count = SegmentCount {
             log_id,
             files: *files,
@@ -376,13 +392,18 @@ impl<'a> TakeOver<'a> {
                 log_id,
                 segment_bytes: config.segment_bytes,
                 files: *files,
+                anchor: anchors.number,
             },
             segments: Segments::new(capacity, capacity + (next_sequence - first) as usize),
             spare: Vec::new(),
             existing: 0,
             oldest: first,
             next_sequence,
+            anchors,
         };
+        for segment in passed {
+            this.take_used(segment, false)?;
+        }
         // Newest first, so that the numbers on the disk have no gap at any time.
         for segment in used.iter().rev() {
             this.take_used(segment, segment.sequence() <= verdict.keep_through)?;
@@ -457,6 +478,7 @@ impl<'a> TakeOver<'a> {
             segment_bytes: self.config.segment_bytes,
             now_ms,
             disk: self.config.disk(),
+            anchors: self.anchors,
         })
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn rebuild(bytes: &[u8], segment_bytes: u32, around: &Surroundings) -
         log_id: header.log_id,
         segment_bytes,
         files: around.files,
+        anchor: 0,
     }))?;
     let claimed_boot = claimed.map(|header| header.boot.get());
     let boot = boot_of(sequence, is_boot, claimed_boot, &around.known);

@@ -4,6 +4,7 @@
 
 use crate::base::crc::crc32c;
 use crate::base::limits;
+use crate::log::anchor;
 use crate::log::position::LogPosition;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -57,7 +58,9 @@ pub struct SegmentHeader {
     /// Highest number of a segment file of the log when this was written.
     pub files: U32,
     /// Zero.
-    pub reserved: [u8; 12],
+    pub reserved: U32,
+    /// Number of the newest anchor when this was written; 0 for none.
+    pub anchor: U64,
 }
 
 /// Why a segment header cannot be used.
@@ -75,6 +78,7 @@ pub(crate) struct LogShape {
     pub(crate) log_id: [u8; 16],
     pub(crate) segment_bytes: u32,
     pub(crate) files: u32,
+    pub(crate) anchor: u64,
 }
 
 impl SegmentHeader {
@@ -95,7 +99,8 @@ impl SegmentHeader {
             segment_bytes: U32::new(shape.segment_bytes),
             log_id: shape.log_id,
             files: U32::new(shape.files),
-            reserved: [0; 12],
+            reserved: U32::ZERO,
+            anchor: U64::new(shape.anchor),
         };
         header.crc = U32::new(header.checksum());
         header
@@ -144,6 +149,7 @@ impl SegmentHeader {
             && self.version.get() != 0
             && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
             && self.files.get() <= limits::SEGMENT_FILES_MAX
+            && self.anchor.get() < anchor::NUMBERS_END
     }
 
     /// Whether it holds no part of the log.
@@ -507,6 +513,7 @@ mod tests {
             log_id: *b"0123456789abcdef",
             segment_bytes: 65536,
             files: 4,
+            anchor: 0,
         };
         let expected = "61636b72696e674c010000000ad4567202000000030000000100000000000100\
                         3031323334353637383961626364656604000000000000000000000000000000";
@@ -573,6 +580,7 @@ mod tests {
                 log_id: [7; 16],
                 segment_bytes: 65536,
                 files: 9,
+                anchor: 0,
             },
         );
         assert_eq!(SegmentHeader::parse(header.as_bytes()), Ok(header));

@@ -14,6 +14,7 @@ const SHAPE: LogShape = LogShape {
     log_id: [1; 16],
     segment_bytes: SEGMENT_BYTES as u32,
     files: 9,
+    anchor: 0,
 };
 const BODY_LEN: usize = 32;
 /// A record of these tests.

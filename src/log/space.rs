@@ -295,6 +295,7 @@ impl Log {
             log_id: self.log_id,
             segment_bytes: self.segment_bytes,
             files,
+            anchor: self.anchor_number.load(Ordering::Acquire),
         }
     }
 
@@ -391,7 +392,7 @@ impl Log {
 
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
     /// disk has what the segment's jobs rely on now.
-    fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
+    pub(super) fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
         let passed = || {
             if must_be_durable {

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+mod anchors;
 mod clock;
 mod copies;
 mod cramped;

@@ -1,0 +1,191 @@
+//! What segments that are to go tell besides jobs: queues, sessions, keys and generations. All of it is logged again
+//! at the tail. Until the log is durable that far, an *anchor* beside it can say the same, so that the segments go at
+//! once (`log/anchor`). An anchor says what held at the end of the segments that go and nothing later, as a power cut may
+//! take all that comes behind.
+
+use super::codec::{self, KeyRecord, SessionRecord};
+use super::journal::Kind;
+use super::{Engine, admin};
+use crate::base::limits::ANCHOR_BYTES_MAX;
+use crate::base::sync::Ordering;
+use crate::log::{LogError, LogPosition, Room, Statement};
+use std::collections::BTreeMap;
+
+/// What was logged again and may not be durable yet, each with where its record ends.
+#[derive(Default)]
+pub(super) struct Remains {
+    sessions: BTreeMap<u128, LogPosition>,
+    keys: Vec<(LogPosition, Vec<u8>)>,
+    keys_bytes: usize,
+    /// No anchor can be written before the log is durable up to there: it would have to say more than it takes.
+    left_out: LogPosition,
+}
+
+/// What the log must tell, durably, before segments go.
+pub(super) struct Due {
+    /// It does once it is durable up to there; none where nothing depends on it.
+    pub(super) until: LogPosition,
+    /// The same for an anchor.
+    pub(super) statements: Vec<Statement>,
+    /// More than an anchor takes was left out of it.
+    pub(super) is_cut: bool,
+    bytes: usize,
+}
+
+impl Due {
+    fn say(&mut self, kind: Kind, body: Vec<u8>) {
+        self.bytes += body.len();
+        self.is_cut |= self.bytes > ANCHOR_BYTES_MAX as usize;
+        if !self.is_cut {
+            let kind = kind as u8;
+            self.statements.push(Statement { kind, body });
+        }
+    }
+}
+
+impl Remains {
+    /// The log is durable up to there.
+    fn forget(&mut self, durable: LogPosition) {
+        self.sessions.retain(|_, end| *end > durable);
+        self.keys.retain(|(end, _)| *end > durable);
+        self.keys_bytes = self.keys.iter().map(|(_, body)| body.len()).sum();
+    }
+
+    fn add_key(&mut self, end: LogPosition, body: Vec<u8>) {
+        if self.keys_bytes + body.len() > ANCHOR_BYTES_MAX as usize {
+            self.left_out = self.left_out.max(end);
+            return;
+        }
+        self.keys_bytes += body.len();
+        self.keys.push((end, body));
+    }
+
+    fn until(&self) -> LogPosition {
+        let keys = self.keys.iter().map(|(end, _)| *end);
+        let all = self.sessions.values().copied().chain(keys);
+        all.fold(self.left_out, LogPosition::max)
+    }
+}
+
+impl Engine {
+    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of and no later one. Says
+    /// what of these, and of those that went before, is not durable yet.
+    ///
+    /// # Errors
+    /// The log's. What was logged until then counts all the same when this is called again.
+    pub(super) fn log_remains(
+        &self,
+        remains: &mut Remains,
+        sequence: u32,
+        now_ms: u64,
+    ) -> Result<Due, LogError> {
+        let durable = self.durable.durable();
+        remains.forget(durable);
+        let mut due = Due {
+            until: LogPosition::NONE,
+            statements: Vec::new(),
+            is_cut: false,
+            bytes: 0,
+        };
+        if let Some((high, end)) = self.repeat_generations(sequence, now_ms)?
+            && end > durable
+        {
+            due.until = end;
+            due.say(Kind::Generation, u64::from(high).to_le_bytes().to_vec());
+        }
+        self.log_queues(&mut due, sequence, durable, now_ms)?;
+        let tail = self.durable.tail().sequence();
+        for session in self.sessions.needing(sequence) {
+            let body = codec::encode(&SessionRecord {
+                session: session.session,
+                applied: session.applied.clone(),
+                highest: session.highest,
+            });
+            let (_, end) = self.append(Kind::Session, 0, &body, Room::Migrate, now_ms)?;
+            self.sessions.logged(&session, tail);
+            remains.sessions.insert(session.session, end);
+        }
+        self.dedupe.needing(sequence, tail, now_ms, |queue, key, known| {
+            let body = codec::encode(&KeyRecord {
+                queue: queue.0,
+                key: key.to_vec(),
+                id: known.id.0,
+                body_hash: known.body_hash,
+                expires_ms: known.expires_ms,
+            });
+            let (_, end) = self.append(Kind::Key, 0, &body, Room::Migrate, now_ms)?;
+            remains.add_key(end, body);
+            Ok(())
+        })?;
+        due.until = due.until.max(remains.until());
+        due.is_cut |= remains.left_out > durable;
+        if due.until > durable && !due.is_cut {
+            self.say_sessions(&mut due, remains, sequence);
+            remains
+                .keys
+                .iter()
+                .for_each(|(_, body)| due.say(Kind::Key, body.clone()));
+        }
+        Ok(due)
+    }
+
+    fn log_queues(
+        &self,
+        due: &mut Due,
+        sequence: u32,
+        durable: LogPosition,
+        now_ms: u64,
+    ) -> Result<(), LogError> {
+        self.registry.settle();
+        for queue in self.registry.each() {
+            // Most of very many queues are found to need nothing: what tells of them last stays, and is durable. A
+            // definition that is being logged has the old place until it has its new one, so it is never missed here.
+            let defined = queue.defined_at();
+            let is_told = queue.counters.told_events() == queue.counters.events().iter().sum::<u64>();
+            if is_told && (defined.is_none() || defined.sequence() > sequence && defined < durable) {
+                continue;
+            }
+            // In the order in which definitions come into force, and never behind a deletion.
+            let mut definitions = queue.definition.lock();
+            if queue.is_deleted() {
+                continue;
+            }
+            let events = queue.counters.events();
+            let sum = events.iter().sum();
+            let mut record = admin::queue_record(queue);
+            if definitions.pass(sequence) || queue.counters.told_events() != sum {
+                record.events = Some(events);
+                let (at, end) =
+                    self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+                queue.defined_at.store(at.raw(), Ordering::Release);
+                queue.counters.set_told_events(sum);
+                definitions.tell(at, end, Some(events));
+            }
+            if let Some(needed) = definitions.needed(sequence, durable) {
+                due.until = due.until.max(needed.until);
+                let mut record = needed.older.unwrap_or(record);
+                // Never more than there were: records behind are counted on top. Fewer may come back where a power
+                // cut takes the record with the others.
+                record.events = Some(needed.events);
+                due.say(Kind::Queue, codec::encode(&record));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sessions as far as segments up to `sequence` tell of them: a number whose record comes later may be lost with
+    /// that, and is then to be applied.
+    fn say_sessions(&self, due: &mut Due, remains: &Remains, sequence: u32) {
+        for session in remains.sessions.keys() {
+            // One that was forgotten meanwhile is as good as one that never was.
+            if let Some(told) = self.sessions.told_through(*session, sequence) {
+                let record = SessionRecord {
+                    session: told.session,
+                    applied: told.applied,
+                    highest: told.highest,
+                };
+                due.say(Kind::Session, codec::encode(&record));
+            }
+        }
+    }
+}
