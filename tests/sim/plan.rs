@@ -54,6 +54,8 @@ pub struct Plan {
     pub payload_bytes: u64,
     /// Idempotency keys that producers share.
     pub keys: u64,
+    /// How many of a thousand jobs are enqueued under one.
+    pub keyed_per_mille: u64,
 }
 
 impl Plan {
@@ -75,12 +77,19 @@ impl Plan {
             grace_ms: dice.pick(&[1, 40, 300, 2_000]),
             payload_bytes: dice.pick(&[20, 60, 300, 2_000, 9_000]),
             keys: dice.pick(&[1, 3, 12]),
+            keyed_per_mille: 150,
         };
-        let own = &mut Rng::new(seed, "churn");
-        if own.per_mille(200) {
-            plan.churning(own)
-        } else {
-            plan
+        let own = &mut Rng::new(seed, "room");
+        let plan = match own.below(1_000) {
+            0..150 => plan.churning(own),
+            150..250 => plan.churning(own).cramped(own),
+            _ => plan,
+        };
+        let own = &mut Rng::new(seed, "habits");
+        match own.below(1_000) {
+            0..100 => plan.keyed(own),
+            100..200 => plan.lined_up(own),
+            _ => plan,
         }
     }
 
@@ -101,6 +110,56 @@ impl Plan {
         }
         self.slots = self.slots.max(64);
         self.payload_bytes = dice.pick(&[4_000, 9_000, 20_000]);
+        self
+    }
+
+    /// A churning one in a log where a few jobs fill everything, the largest of them nearly a segment each.
+    fn cramped(mut self, dice: &mut Rng) -> Self {
+        for queue in &mut self.queues {
+            queue.options.payload_bytes_max = 62_000;
+        }
+        self.log_bytes_max = dice.range(4, 8) * u64::from(self.segment_bytes);
+        self.payload_bytes = dice.pick(&[20_000, 40_000, 62_000]);
+        self
+    }
+
+    /// Nearly every job comes under one of few keys, over and over, in queues that remember keys for longer than it takes
+    /// to start again, and not for much longer than a history takes.
+    fn keyed(mut self, dice: &mut Rng) -> Self {
+        for queue in &mut self.queues {
+            let options = &mut queue.options;
+            options.durability = dice.pick(&[Durability::Written, Durability::Synced]);
+            options.dedupe_window_ms = dice.pick(&[150, 400, 400, 2_000, 60_000]);
+            options.capacity_jobs = options.capacity_jobs.max(30);
+            options.capacity_bytes = 1 << 20;
+        }
+        for party in &mut self.parties {
+            party.pause_ms = party.pause_ms.min(10);
+        }
+        self.slots = self.slots.max(24);
+        self.keys = dice.pick(&[1, 3, 6]);
+        self.keyed_per_mille = 800;
+        self
+    }
+
+    /// More jobs come than slow workers take, so that many of one caller are left, in slots that were used before.
+    fn lined_up(mut self, dice: &mut Rng) -> Self {
+        for queue in &mut self.queues {
+            let options = &mut queue.options;
+            options.durability = dice.pick(&[Durability::Written, Durability::Synced]);
+            options.capacity_jobs = options.capacity_jobs.max(30);
+            options.capacity_bytes = 1 << 20;
+        }
+        for party in &mut self.parties {
+            if party.role == Role::Producer {
+                party.pause_ms = party.pause_ms.min(10);
+                party.in_flight = party.in_flight.max(5);
+            } else {
+                party.pause_ms = party.pause_ms.max(30);
+            }
+        }
+        self.slots = self.slots.max(64);
+        self.keyed_per_mille = 20;
         self
     }
 

@@ -75,6 +75,13 @@ impl World {
             // A server that takes everybody.
             self.server.connections_max = CONNECTIONS_ENOUGH;
             self.stop();
+        } else if self.life.is_some() && self.rng.per_mille(600) {
+            // What is drained then is what the log says.
+            if self.rng.below(100) < self.weather.stop_percent {
+                self.stop();
+            } else {
+                self.disk.stop();
+            }
         }
     }
 

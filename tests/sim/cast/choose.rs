@@ -57,7 +57,7 @@ impl Link {
 
     pub(super) fn wish(&mut self) -> Wish {
         let bytes = self.stage.plan.payload_bytes;
-        let keys = self.stage.plan.keys;
+        let (keys, keyed) = (self.stage.plan.keys, self.stage.plan.keyed_per_mille);
         let dice = &mut self.dice;
         let payload_len = match dice.below(10) {
             0 => 0,
@@ -65,7 +65,7 @@ impl Link {
             _ => dice.below(bytes + 1),
         };
         Wish {
-            key: dice.per_mille(150).then(|| dice.below(keys)),
+            key: dice.per_mille(keyed).then(|| dice.below(keys)),
             variant: u64::from(dice.per_mille(150)),
             priority: if dice.per_mille(800) {
                 0

@@ -9,7 +9,9 @@ use ackring::{ErrorCode, QueueStats, Verb};
 /// How far the drainer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Task {
+    /// What was enqueued under a key is enqueued once more: within its window that makes no second job.
     #[default]
+    Repeat,
     Resume,
     Redrive,
     Reserve,
@@ -48,7 +50,7 @@ impl Link {
         // A full log makes no queue before jobs of the others are worked off.
         let is_closed = |queue: &usize| self.handles[*queue].is_none();
         let is_one_closed = (0..queues).any(|queue| is_closed(&queue));
-        let is_early = matches!(self.drain.task, Task::Resume | Task::Redrive);
+        let is_early = matches!(self.drain.task, Task::Repeat | Task::Resume | Task::Redrive);
         if is_early && queue < queues && is_closed(&queue) {
             self.drain.queue += 1;
             return;
@@ -57,6 +59,8 @@ impl Link {
             return;
         }
         let key = match self.drain.task {
+            Task::Repeat if queue < queues => Some(self.repeat(queue)),
+            Task::Repeat => return self.go(Task::Resume),
             Task::Resume if queue < queues => {
                 self.drain.queue += 1;
                 Some(self.party.borrow_mut().change_queue(queue, Op::QueueResume))
@@ -135,6 +139,22 @@ impl Link {
             return self.go(Task::Redrive);
         }
         self.go(Task::Purge);
+    }
+
+    fn repeat(&mut self, queue: usize) -> u64 {
+        self.drain.queue += 1;
+        let wish = |key| Wish {
+            key: Some(key),
+            ..Wish::default()
+        };
+        let wishes: Vec<Wish> = (0..self.stage.plan.keys).map(wish).collect();
+        self.party.borrow_mut().enqueue(queue, None, &wishes)
+    }
+
+    /// Whether a request that a full log refuses is sent again. What only repeats is not: the log becomes no emptier
+    /// before the drainer goes on.
+    pub(super) fn insists(&self) -> bool {
+        self.drain.task != Task::Repeat
     }
 
     fn probe(&mut self, queue: usize) -> u64 {

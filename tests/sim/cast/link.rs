@@ -374,7 +374,7 @@ impl Link {
         let again = match code {
             ErrorCode::InProgress => true,
             code if is_end(code) => self.party.borrow().is_numbered(),
-            ErrorCode::LogFull if self.role() == Role::Drainer => true,
+            ErrorCode::LogFull if self.role() == Role::Drainer => self.insists(),
             ErrorCode::QueueFull | ErrorCode::SlabFull | ErrorCode::LogFull | ErrorCode::LimitReached => {
                 works && self.role() != Role::Drainer && self.dice.per_mille(500)
             }

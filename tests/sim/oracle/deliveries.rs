@@ -32,16 +32,18 @@ type Place = (Event, usize);
 pub(super) struct Order {
     /// When they came, and the highest place until then.
     anywhere: HashMap<Stream, Vec<(Event, Place)>>,
-    /// The highest place that came on a connection, in frames with jobs that are logged and in others: these do not
-    /// wait for the disk and overtake.
-    here: HashMap<(Stream, ConnRef, bool), Place>,
+    /// The highest place that came on a connection, in frames that wait for the same: others overtake.
+    here: HashMap<(Stream, ConnRef, Waits), Place>,
 }
+
+/// What a frame of deliveries waits for before it is sent: whether any of them is logged, and the highest level of their
+/// queues.
+type Waits = (bool, Option<Durability>);
 
 impl Oracle {
     /// Deliveries came, in this order, in one frame.
     pub(super) fn delivered(&mut self, conn: ConnRef, source: Source, seen: &[Seen]) {
         self.tick();
-        let is_alike = seen.windows(2).all(|pair| pair[0].queue == pair[1].queue);
         let level = seen
             .iter()
             .map(|one| self.queues[one.queue].options.durability)
@@ -60,8 +62,8 @@ impl Oracle {
                 continue;
             }
             self.check_lease(one);
-            if is_alike && one.attempt == 1 {
-                self.check_order(conn, source, intent, is_logged);
+            if one.attempt == 1 {
+                self.check_order(conn, source, intent, (is_logged, level));
             }
             self.check_paused(source, one);
             self.note_delivery(conn, source, intent, one, level);
@@ -229,7 +231,7 @@ impl Oracle {
     }
 
     /// Per queue and priority, what one connection enqueued is first handed out in that order.
-    fn check_order(&mut self, conn: ConnRef, source: Source, intent: IntentRef, is_logged: bool) {
+    fn check_order(&mut self, conn: ConnRef, source: Source, intent: IntentRef, waits: Waits) {
         let facts = &self.intents[intent];
         let record = &self.requests[facts.request];
         if facts.delay_ms > 0 || record.sends != 1 || facts.key.is_some() {
@@ -252,7 +254,7 @@ impl Oracle {
             Source::Reserve(request) => self.requests[request].sends == 1,
             Source::Push(..) => true,
         };
-        let here = self.order.here.entry((stream, conn, is_logged)).or_default();
+        let here = self.order.here.entry((stream, conn, waits)).or_default();
         if highest.is_some_and(|highest| highest > place) || is_fresh && *here > place {
             broken!(
                 "order",
