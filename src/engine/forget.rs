@@ -67,10 +67,14 @@ impl Engine {
             .iter()
             .map(|number| (*number, self.slab.slot(*number).state()))
             .filter(|(_, word)| !word.has(VOLATILE))
-            .map(|(number, word)| ChangeEntry {
-                id: U64::new(id_of(number, word).0),
-                at_ms: U64::new(now_ms),
-                ..ChangeEntry::default()
+            .map(|(number, word)| {
+                let fields = self.slab.slot(number).fields();
+                ChangeEntry {
+                    id: U64::new(id_of(number, word).0),
+                    at_ms: U64::new(fields.at_ms),
+                    has_ttl: U32::new(fields.queue + 1),
+                    ..ChangeEntry::default()
+                }
             })
             .collect();
         if entries.is_empty() || !self.logged {

@@ -209,7 +209,8 @@ pub struct ChangeEntry {
     pub phase: u8,
     /// [`ChangeEntry::ERROR`] or [`ChangeEntry::RESULT`]: a note of this entry stands behind the entries.
     pub noted: u8,
-    /// 1: the TTL it was enqueued with still holds. 0: it had none, or a redrive lifted it.
+    /// 1: the TTL it was enqueued with still holds. 0: it had none, or a redrive lifted it. Of a job that is over and
+    /// forgotten: 1 more than the number of its queue, or 0 where an older program wrote it.
     pub has_ttl: U32,
 }
 

@@ -116,7 +116,7 @@ impl Engine {
             })?;
         }
         engine.define_remade(now_ms)?;
-        engine.keep_recovered(finished);
+        engine.keep_recovered(finished, &recovery.purged, &recovery.told);
         let queues = engine.registry.all();
         summary.queues = queues.len() as u64;
         summary.take_queues(queues.into_iter().map(recovered_queue));

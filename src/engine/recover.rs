@@ -9,7 +9,8 @@ use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
 use super::dedupe::{Dedupe, Known, body_hash};
 use super::enqueue::fields_of;
 use super::journal::{self, ChangeEntry, Group, JobHead, Kind, Prelude, ReserveEntry};
-use super::queue::QueueId;
+use super::purged::Purged;
+use super::queue::{Event, QueueId};
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
 use super::slot::{Fields, KEYED, Phase, RESULT, Slot, StateWord};
@@ -47,10 +48,11 @@ pub(super) struct Recovery {
     pub(super) events: HashMap<u32, [u64; 10]>,
     /// Jobs that were copied: their place in the order of jobs never handed out.
     pub(super) orders: HashMap<u32, u64>,
-    told: Told,
+    pub(super) told: Told,
     /// Where the record that is being read stands (raw).
     at: u64,
     keys: Vec<PendingKey>,
+    pub(super) purged: Purged,
     pub(super) strays: Strays,
     /// Slots at or above this never held a job.
     pub(super) fresh_from: u32,
@@ -78,6 +80,7 @@ impl Recovery {
             told: Told::default(),
             at: 0,
             keys: Vec::new(),
+            purged: Purged::default(),
             strays: Strays::default(),
             fresh_from: 0,
             generation_high: 0,
@@ -195,7 +198,7 @@ impl Recovery {
         }
     }
 
-    fn count(&mut self, queue: u32, event: super::queue::Event, n: u64) {
+    fn count(&mut self, queue: u32, event: Event, n: u64) {
         self.events.entry(queue).or_default()[event as usize] += n;
     }
 
@@ -326,17 +329,16 @@ impl Recovery {
     }
 
     fn change_one(&mut self, entry: &ChangeEntry, note: LogPosition) -> Option<()> {
-        use super::queue::Event;
-        let id = JobId(entry.id.get());
+        let (id, now) = (JobId(entry.id.get()), (self.latest_ms, self.at));
         let Some((slot, known)) = self.slot(id) else {
             // Over and forgotten, if it is no phase.
             let phase = phase_of(entry.phase).unwrap_or(Phase::Free);
             self.strays.saw(id, phase, entry.attempt.get(), self.at);
+            self.purged.see(entry, now);
             return Some(());
         };
         if entry.phase == Phase::Free as u8 {
-            slot.drop_body();
-            slot.publish(StateWord::new(id.generation(), 0, Phase::Free, 0));
+            self.purged.forget(&self.slab, entry, &self.told, now);
             return Some(());
         }
         let phase = phase_of(entry.phase)?;

@@ -4,13 +4,15 @@
 //! and counted once for all of them, and nothing is allocated for one job.
 
 use super::Engine;
+use super::purged::{Finished, Purged};
 use super::queue::{Queue, QueueId};
 use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
 use super::timer::{Entry, Watch};
+use super::told::Told;
 use crate::base::limits::{PRIORITIES, TICK_MS};
 use crate::base::plant::{Plant, is_planted};
 use crate::log::LogPosition;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Handles that are pushed to a ring at once.
 const PUSH: usize = 4096;
@@ -138,12 +140,27 @@ impl Engine {
         }
     }
 
-    /// Finished jobs go back into their queues' retention, oldest first.
-    pub(super) fn keep_recovered(&self, mut finished: Vec<(u64, u32)>) {
+    /// Finished jobs go back into their queues' retention, oldest first, but for those that had fallen out of it.
+    pub(super) fn keep_recovered(&self, finished: Vec<(u64, u32)>, purged: &Purged, told: &Told) {
+        let moment = |(at_ms, slot): (u64, u32)| ((at_ms, told.at(slot)), slot);
+        let mut finished: Vec<Finished> = finished.into_iter().map(moment).collect();
         finished.sort_unstable();
+        let mut pushed_out = HashSet::new();
+        for number in purged.queues() {
+            let own = finished.iter().copied();
+            let own = own.filter(|(_, slot)| self.slab.slot(*slot).queue() == number);
+            if let Some(queue) = self.registry.get(QueueId(number)) {
+                let keep = queue.options.keep_finished as usize;
+                pushed_out.extend(purged.pushed_out(number, keep, own));
+            }
+        }
         for (_, number) in finished {
             if let Some(queue) = self.registry.get(QueueId(self.slab.slot(number).queue())) {
-                self.retain_finished(queue, &[number]);
+                if pushed_out.contains(&number) {
+                    self.free(queue, &[number]);
+                } else {
+                    self.retain_finished(queue, &[number]);
+                }
             }
         }
     }

@@ -18,6 +18,11 @@ impl Told {
         self.0[number] = at;
     }
 
+    /// Where the last record of the slot's job stands (raw); 0 where only copies told of it.
+    pub(super) fn at(&self, number: u32) -> u64 {
+        self.0.get(number as usize).copied().unwrap_or_default()
+    }
+
     /// Whether a record from `as_of` on has told of the slot's job.
     pub(super) fn is_since(&self, number: u32, as_of: u64) -> bool {
         self.0.get(number as usize).is_some_and(|told| *told >= as_of)

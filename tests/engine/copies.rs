@@ -1,9 +1,9 @@
 //! What is told again before old segments go: it frees them, and nothing is forgotten with them.
 
-use crate::disk::Rng;
+use crate::disk::{Rng, SimDisk, SimOptions};
 use crate::world::World;
 use ackring::engine::{QueueId, RequestId};
-use ackring::{ErrorCode, JobOptions, QueueOptions};
+use ackring::{ErrorCode, JobId, JobOptions, JobState, QueueOptions};
 
 fn keeping(keep_finished: u32) -> QueueOptions {
     QueueOptions {
@@ -116,5 +116,109 @@ fn a_small_log_in_which_all_was_over_took_no_more_jobs() {
             "seed {seed}: {pushed:?} with {:?}",
             world.engine().segments()[0]
         );
+    }
+}
+
+/// Ids of all jobs of the queue that are in one of the states.
+fn ids_in(world: &World, queue: QueueId, states: &[JobState]) -> Vec<JobId> {
+    let page = world.engine().list_jobs(queue, None, 0, 1_000).unwrap();
+    let wanted = page.jobs.iter().filter(|job| states.contains(&job.state));
+    wanted.map(|job| job.id).collect()
+}
+
+/// Jobs wait, die and end in a small log whose segments go round, are copied out of them, and are purged in between; the
+/// process is killed and the power cut now and then. What was purged stays so, behind every start.
+fn purge_between_copies(seed: u64) {
+    let mut dice = Rng(seed);
+    let disk = SimDisk::new(seed, SimOptions::default());
+    let mut world = World::with(|config| {
+        config.log_bytes_max = (5 + dice.below(3)) * 64 * 1024;
+        config.disk = disk.handle();
+    });
+    world.create("q", keeping([0, 3, 100][dice.below(3) as usize]));
+    let mut purged: Vec<(JobId, bool)> = Vec::new();
+    let (mut purges, mut copied) = (0, 0);
+    for _ in 0..600 {
+        let queue = world.queue("q");
+        match dice.below(20) {
+            0..=6 => {
+                let payload = vec![7; [100, 3_000, 12_000][dice.below(3) as usize]];
+                let delay_ms = [0, 0, 3_600_000][dice.below(3) as usize];
+                let options = JobOptions {
+                    delay_ms,
+                    ..JobOptions::default()
+                };
+                // A full log may refuse it.
+                let _ = world.try_push(queue, &[(&payload, options)]);
+            }
+            7..=10 => {
+                let mut sink = crate::world::Collect::new();
+                let now_ms = world.now_ms;
+                let _ = world
+                    .engine()
+                    .reserve(&[queue], 2, 0, RequestId::NONE, now_ms, &mut sink);
+                for job in sink.jobs {
+                    let _ = world.settle_as(RequestId::NONE, |batch| match dice.below(4) {
+                        0 => batch.ack(job.token, None),
+                        1 => batch.reject(job.token, Some(b"no")),
+                        2 => batch.nack(job.token, Some(5_000), None),
+                        _ => batch.extend(job.token, 3_600_000),
+                    });
+                }
+            }
+            11..=15 => {
+                world.now_ms += 101;
+                copied += world.engine().log_step(world.now_ms, 1 + dice.below(3) as usize);
+            }
+            16 => _ = world.engine().sync().unwrap(),
+            17 => {
+                let states: &[JobState] = match dice.below(4) {
+                    0 => &[JobState::Dead],
+                    1 => &[JobState::Scheduled, JobState::Leased],
+                    2 => &[JobState::Done, JobState::Cancelled, JobState::Dead],
+                    _ => &JobState::ALL,
+                };
+                let is_all = states == JobState::ALL;
+                let there = ids_in(&world, queue, states);
+                let done = world.engine().purge(queue, states, RequestId::NONE, world.now_ms);
+                if done.is_ok() {
+                    purges += 1;
+                    purged.extend(there.into_iter().map(|id| (id, is_all)));
+                }
+            }
+            _ if dice.below(4) == 0 => {
+                let is_power = dice.below(2) == 0;
+                if is_power {
+                    world.engine().sync().unwrap();
+                }
+                // Both, as what the first start makes of the log is read by the second.
+                for _ in 0..2 {
+                    world.crash_with(|| {
+                        if is_power {
+                            disk.crash_power();
+                        } else {
+                            disk.crash_kill();
+                        }
+                    });
+                    for (id, is_all) in &purged {
+                        let back = world.engine().job(*id).ok();
+                        let back = back.filter(|job| *is_all || !job.state.is_finished());
+                        assert!(back.is_none(), "seed {seed}: purged, and there again: {back:?}");
+                    }
+                }
+            }
+            _ => world.pass(200),
+        }
+    }
+    assert!(
+        purges > 5 && copied > 5,
+        "seed {seed}: {purges} purges, {copied} steps"
+    );
+}
+
+#[test]
+fn what_was_purged_does_not_come_back_from_a_copy() {
+    for seed in 0..40 {
+        purge_between_copies(seed);
     }
 }

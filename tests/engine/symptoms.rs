@@ -630,6 +630,42 @@ fn purged_finished_jobs_came_back_after_a_restart() {
     }
 }
 
+/// They had been forgotten without a word in the log, and a start found room for them where the purged ones had been.
+#[test]
+fn finished_jobs_came_back_in_the_room_of_those_that_were_purged() {
+    let mut world = World::logged();
+    let options = QueueOptions {
+        keep_finished: 3,
+        ..no_backoff()
+    };
+    let queue = world.create("q", options);
+    let kept = |world: &World| world.engine().queue_stats(world.queue("q")).unwrap().counts.kept;
+    let purge = |world: &World, states: &[JobState]| {
+        let queue = world.queue("q");
+        let purged = world.engine().purge(queue, states, RequestId::NONE, world.now_ms);
+        purged.unwrap().0
+    };
+    // Some that had ended one after the other, and some that the purge itself ends.
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(world.push(queue, b"x"));
+        world.drain(queue);
+        world.pass(10);
+    }
+    assert_eq!(purge(&world, &[JobState::Done]), 3);
+    ids.extend((0..10).map(|_| world.push(queue, b"x")));
+    assert_eq!(purge(&world, &JobState::ALL), 10);
+    let after = world.push(queue, b"x");
+    world.drain(queue);
+    for _ in 0..2 {
+        world.crash();
+        assert_eq!(kept(&world), 1);
+        assert!(ids.iter().all(|id| world.engine().job(*id).is_err()));
+        assert_eq!(world.state(after), JobState::Done);
+        world.tidy_log();
+    }
+}
+
 #[test]
 fn a_purge_of_one_finished_state_forgot_the_others_too() {
     let mut world = World::logged();
