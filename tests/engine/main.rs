@@ -16,6 +16,7 @@ mod cramped;
 )]
 mod disk;
 mod edges;
+mod failed_sync;
 mod life;
 mod limits;
 mod model;
