@@ -47,6 +47,7 @@ mod replay;
 mod reserve;
 mod restore;
 mod retry;
+mod session;
 mod settle;
 pub mod slab;
 pub mod slot;
