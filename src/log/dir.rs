@@ -11,6 +11,7 @@ use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::file_system::failed;
 use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentCount, SegmentHeader};
+use crate::log::recover::FILL_UP_LEN;
 use crate::log::witness::{NO_MACHINE, Voucher, Witness};
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
@@ -140,6 +141,8 @@ impl Directory {
         buffer: &mut Vec<u8>,
     ) -> Result<Vec<Range<u32>>, OpenError> {
         let len = segment.len.min(u64::from(len_max)) as usize;
+        // Room for what recovery puts behind a file that was cut: it would be copied as a whole otherwise.
+        buffer.reserve_exact((len + FILL_UP_LEN).saturating_sub(buffer.len()));
         buffer.resize(len, 0);
         let file = self.reopen(segment)?;
         match file.read_exact_at(buffer, 0) {

@@ -121,7 +121,7 @@ pub(super) fn examine(
             recovery.unreadable(in_segment(segment.sequence(), range));
         }
         let mut records = 0;
-        recovery.segment(&segment.header, &content.bytes, &mut |record| {
+        recovery.segment(&segment.header, &mut content.bytes, &mut |record| {
             records += 1;
             visitor.record(record);
         });

@@ -169,6 +169,9 @@ pub(super) fn scan<'a>(
     }
 }
 
+/// Zeros that are put behind a file that was cut, unless it was cut in the zeros of a record.
+pub(super) const FILL_UP_LEN: usize = HEADER_LEN + 7;
+
 /// How many bytes of a segment whose file was cut tell as much as all of it would with zeros behind: its header alone
 /// says how long it should be, so no memory is set aside for that.
 fn len_filled_up(header: &SegmentHeader, bytes: &[u8]) -> usize {
@@ -186,12 +189,12 @@ fn len_filled_up(header: &SegmentHeader, bytes: &[u8]) -> usize {
 }
 
 impl Recovery {
-    /// Takes in the next segment: `bytes` is the whole file, at least as long as a segment header. Records of
-    /// the engine are shown to `visit` in order.
+    /// Takes in the next segment: `bytes` is the whole file, at least as long as a segment header; where that was cut,
+    /// zeros come to stand behind. Records of the engine are shown to `visit` in order.
     pub(crate) fn segment(
         &mut self,
         header: &SegmentHeader,
-        bytes: &[u8],
+        bytes: &mut Vec<u8>,
         visit: &mut dyn FnMut(Recovered<'_>),
     ) {
         let sequence = header.sequence.get();
@@ -205,9 +208,9 @@ impl Recovery {
             self.corruptions
                 .push(Flaw::new(range, Damage::CutFile, "the file was cut short"));
             // As a salvage leaves it: a record that was cut where it held zeros is whole then, and must count now.
-            let mut filled_up = bytes.to_vec();
-            filled_up.resize(len_filled_up(header, bytes), 0);
-            return self.whole_segment(header, &filled_up, visit);
+            let len = len_filled_up(header, bytes);
+            bytes.reserve_exact(len - bytes.len());
+            bytes.resize(len, 0);
         }
         self.whole_segment(header, bytes, visit);
     }

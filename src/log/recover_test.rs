@@ -127,7 +127,7 @@ fn judge(images: &[Image]) -> (Verdict, Vec<LogPosition>) {
     let mut recovery = Recovery::default();
     let mut positions = Vec::new();
     for image in images {
-        recovery.segment(&image.header, &image.bytes, &mut |record| {
+        recovery.segment(&image.header, &mut image.bytes.clone(), &mut |record| {
             positions.push(record.position)
         });
     }

@@ -87,7 +87,7 @@ pub(super) fn find_cut(
                 return Ok(None);
             }
             directory.read(&segment.file, segment.header.segment_bytes.get(), &mut buffer)?;
-            recovery.segment(&segment.header, &buffer, &mut |_| ());
+            recovery.segment(&segment.header, &mut buffer, &mut |_| ());
         }
         // One without a record died before it served anybody; the one before is the newest then.
         if let Some(hole) = recovery.first_hole(index == 0) {
