@@ -284,7 +284,8 @@ impl Engine {
 
     /// Makes leases end at `deadline_ms` at the latest: their worker went away (G10). Each comes with the deadline
     /// that it had; one that has another by now was extended and is left alone, as is one that is not current.
-    /// Not logged: a restart leaves the worker its whole lease.
+    /// Not logged: a restart leaves the worker its whole lease, unless the job was copied meanwhile (`copy`): a copy tells
+    /// the job as it stands.
     pub fn shorten_leases(&self, leases: impl IntoIterator<Item = (Token, u64)>, deadline_ms: u64) {
         for (token, deadline_was_ms) in leases {
             let Some(slot) = self.slab.get(token.id.slot()) else {

@@ -51,6 +51,40 @@ fn a_resumed_queue_forgot_its_counts_when_older_segments_went() {
     }
 }
 
+/// A cut is not logged, and a copy tells the job as it stands: the model of the engine, which knew only the first, called
+/// the deadline wrong that a copy had brought through a restart.
+#[test]
+fn a_lease_cut_before_its_job_was_copied_was_said_to_be_whole_after_a_restart() {
+    for is_copied in [false, true] {
+        let mut world = World::logged();
+        let busy = world.create("busy", keeping(0));
+        let options = QueueOptions {
+            lease_ms: 3_600_000,
+            ..keeping(0)
+        };
+        let queue = world.create("q", options);
+        let (id, whole_ms) = (world.push(queue, b"x"), world.now_ms + 3_600_000);
+        let token = world.reserve_one(queue).token;
+        let cut_ms = world.now_ms + 1_800_000;
+        world.engine().shorten_leases([(token, whole_ms)], cut_ms);
+        if is_copied {
+            churn(&mut world, busy, 10);
+        }
+        world.crash();
+        let told = world.job(id);
+        assert_eq!(told.state, JobState::Leased);
+        assert_eq!(told.at_ms, if is_copied { cut_ms } else { whole_ms });
+        // It ends then, whichever it is, and the job waits for its next attempt.
+        world.pass(told.at_ms - world.now_ms - 100);
+        assert_eq!(world.state(id), JobState::Leased);
+        world.pass(200);
+        assert_eq!(
+            (world.state(id), world.job(id).expiries),
+            (JobState::Scheduled, 1)
+        );
+    }
+}
+
 /// A log of five segments in which everything is over, after a history that was drawn.
 fn drawn_out(seed: u64) -> World {
     let mut dice = Rng(seed);

@@ -1235,12 +1235,19 @@ impl Driver {
             self.now_ms += 10 * self.rng.below(100);
         }
         self.open();
-        self.model.crash(self.now_ms);
-        self.sent.retain(|sent| sent.logged);
+        self.survive();
         // Leases and TTLs that ran out meanwhile end with the first ticks.
         self.now_ms += 20;
         self.run_timers();
         self.check();
+    }
+
+    /// The model after an end of the process that lost nothing.
+    pub(super) fn survive(&mut self) {
+        let engine = self.engine.as_ref().unwrap();
+        let time_of = |id| engine.job(id).ok().map(|status| status.at_ms);
+        self.model.crash(self.now_ms, time_of);
+        self.sent.retain(|sent| sent.logged);
     }
 
     fn look(&mut self) {

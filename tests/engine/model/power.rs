@@ -246,8 +246,7 @@ impl Driver {
         if loses {
             self.adopt();
         } else {
-            self.model.crash(self.now_ms);
-            self.sent.retain(|sent| sent.logged);
+            self.survive();
         }
         self.make_certain();
         self.now_ms += 20;

@@ -242,11 +242,14 @@ impl Model {
         }
     }
 
-    /// The process died and came back.
-    pub fn crash(&mut self, now_ms: u64) {
+    /// The process died and came back; `time_of` is what it says of a job then.
+    pub fn crash(&mut self, now_ms: u64, time_of: impl Fn(JobId) -> Option<u64>) {
         self.jobs.retain(|_, job| !job.volatile);
         for job in self.jobs.values_mut() {
-            if job.state == JobState::Leased {
+            // A deadline that was cut is not logged, but a copy of the job tells it. No other time will do.
+            if job.state == JobState::Leased && time_of(job.id) == Some(job.at_ms) {
+                job.logged_at_ms = job.at_ms;
+            } else if job.state == JobState::Leased {
                 job.at_ms = job.logged_at_ms;
             }
             if job.state == JobState::Scheduled && job.at_ms <= now_ms {
