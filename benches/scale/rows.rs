@@ -20,8 +20,8 @@ pub fn backlog(plan: &Plan) -> Row {
             "--spawn",
             "--data",
             &data,
-            "--duration",
-            "2s",
+            "--jobs",
+            "6000000",
             "--backlog",
             &jobs,
         ]);
