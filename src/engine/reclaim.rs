@@ -2,9 +2,9 @@
 //!
 //! In order, because a job's later records must outlive its first one. A segment may go when (a) no job's body
 //! is in it any more and (b) queues, sessions and keys that only it tells of have been logged again *and* that is
-//! durable, there or in an anchor (`remains`). Usually jobs are acked in about the order in which they came and (a) happens by itself; when too many
-//! segments are held by a few stragglers, those jobs are copied (the cleaner of a log-structured file system,
-//! Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
+//! durable, there or in an anchor (`remains`). Usually jobs are acked in about the order in which they came and (a)
+//! happens by itself; when too many segments are held by a few stragglers, those jobs are copied (the cleaner of a
+//! log-structured file system, Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
 
 use super::Engine;
 use super::journal::JobHead;
