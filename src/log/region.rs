@@ -18,6 +18,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+/// Pages of a sync from which on it is worth a system call to unmap them together.
+#[cfg(target_os = "linux")]
+const UNMAP_PAGES_MIN: usize = 4;
+
 /// A stretch of shared memory of fixed length.
 ///
 /// Public for simulated disks only: only this crate reads and writes it.
@@ -133,8 +137,32 @@ impl Region {
     /// Waits until the range is on the disk. Nothing to do for anonymous memory, and not called for it.
     pub(super) fn flush(&self, offset: usize, len: usize) -> io::Result<()> {
         match &self.syncs {
-            None => self.map.flush_range(offset, len),
+            None => {
+                self.unmap_settled(offset, len);
+                self.map.flush_range(offset, len)
+            }
             Some(syncs) => syncs.sync_range(offset, len),
+        }
+    }
+
+    /// Takes the pages of a range that is about to be synced out of the page tables, at once. Else the system write-protects
+    /// each of them by itself, and has every processor that runs this program drop its translation, page by page. The page in
+    /// which the range ends stays: it is being written. They come back with the next touch, as written pages would take
+    /// a fault after the sync anyhow. Best effort.
+    fn unmap_settled(&self, offset: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let page = rustix::param::page_size();
+            let (from, to) = (offset / page * page, (offset + len) / page * page);
+            if to.saturating_sub(from) < UNMAP_PAGES_MIN * page {
+                return;
+            }
+            // SAFETY: a mapping of a file that is shared keeps its contents, which stand in the page cache: what reads or
+            // writes the range meanwhile, or later, finds there what it would have found before.
+            let _ = unsafe {
+                self.map
+                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from)
+            };
         }
     }
 

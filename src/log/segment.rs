@@ -20,7 +20,7 @@ pub(super) struct Segment {
     /// Number in the file's name, from 1.
     pub(super) number: u32,
     epoch: AtomicU32,
-    /// Its pages may not be resident: it was mapped by this start and not used since.
+    /// Its pages may not be mapped, or not for writing: it was mapped by this start, or synced, and not made ready since.
     is_cold: AtomicBool,
     /// End of the last record; `u32::MAX` while it may still grow.
     used: AtomicU32,
@@ -32,7 +32,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// A retired segment over `region`; `is_cold` when its pages may not be resident.
+    /// A retired segment over `region`; `is_cold` when its pages may not be mapped.
     pub(super) fn new(number: u32, region: Region, is_cold: bool) -> Self {
         Self {
             region,
@@ -137,9 +137,17 @@ impl Segment {
         })
     }
 
-    /// Makes the pages resident if they may not be.
+    /// Waits until the `len` bytes from `offset` on are on the disk.
+    pub(super) fn flush(&self, offset: u32, len: u32) -> io::Result<()> {
+        // Relaxed: as in `warm`; at worst pages come one by one as they are written.
+        self.is_cold.store(true, Ordering::Relaxed);
+        self.region.flush(offset as usize, len as usize)
+    }
+
+    /// Makes the pages resident and writable if they may not be: all at once, where the keeper of the spares waits for
+    /// them and not a writer at each page.
     pub(super) fn warm(&self) -> io::Result<()> {
-        // Relaxed: only the keeper of the spares asks.
+        // Relaxed: only the keeper of the spares asks, and it is only about time.
         if self.is_cold.load(Ordering::Relaxed) {
             self.region.populate()?;
             self.is_cold.store(false, Ordering::Relaxed);

@@ -193,7 +193,7 @@ impl Log {
         let Some(segment) = self.segments.by_sequence(sequence) else {
             return Ok(());
         };
-        segment.region().flush(start as usize, (end - start) as usize)
+        segment.flush(start, end - start)
     }
 
     /// Syncs when it is time, and leaves a mark behind what it synced.
