@@ -101,7 +101,9 @@ impl Engine {
     /// if it is worth emptying.
     fn clear_oldest(&self, reclaim: &mut Reclaim, now_ms: u64) -> usize {
         if let Some((sequence, until)) = reclaim.pending {
-            if self.durable.durable() < until && (!is_short(&self.durable) || self.durable.sync().is_err()) {
+            // At once, and not when it is time to: meanwhile jobs come at full speed, and each of their segments that can
+            // not go yet is one more to be made and written.
+            if self.durable.durable() < until && self.durable.sync().is_err() {
                 return 0;
             }
             reclaim.pending = None;
