@@ -14,10 +14,11 @@ use crate::log::dir::{ANCHOR_NAME, Directory, may_pass};
 use crate::log::disk::DiskFile;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::Examined;
+use crate::log::header::DATA_START;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::LogVisitor;
-use crate::log::record::{DATA_START, KIND_LOG_FIRST, Recovered};
+use crate::log::record::{KIND_LOG_FIRST, Recovered};
 use std::io;
 
 const MAGIC: [u8; 8] = *b"ackringA";

@@ -3,8 +3,10 @@
 //! For people: what is found here decides nothing about what counts, it only says what was lost.
 
 use crate::base::crc::crc32c;
+use crate::log::bad_range::BadRange;
+use crate::log::header::DATA_START;
 use crate::log::position::LogPosition;
-use crate::log::record::{BadRange, DATA_START, HEADER_LEN, KIND_MARK, RecordFlaw, RecordHeader};
+use crate::log::record::{HEADER_LEN, KIND_MARK, RecordFlaw, RecordHeader};
 use zerocopy::FromBytes;
 
 /// What is wrong with a place in the log.

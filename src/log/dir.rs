@@ -7,10 +7,11 @@
 
 use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
+use crate::log::count::SegmentCount;
 use crate::log::disk::{Disk, DiskDirectory, DiskFile};
 use crate::log::error::OpenError;
 use crate::log::file_system::failed;
-use crate::log::record::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentCount, SegmentHeader};
+use crate::log::header::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::recover::FILL_UP_LEN;
 use crate::log::witness::{NO_MACHINE, Voucher, Witness};
 use rustix::io::Errno;

@@ -1,8 +1,8 @@
 //! What can go wrong with a log, in words that say where and what to do.
 
+use crate::log::bad_range::BadRange;
 use crate::log::damage::Damage;
 use crate::log::position::LogPosition;
-use crate::log::record::BadRange;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

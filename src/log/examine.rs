@@ -3,16 +3,16 @@
 use crate::base::limits;
 use crate::log::ahead::read_each;
 use crate::log::anchor::FoundAnchor;
+use crate::log::bad_range::BadRange;
 use crate::log::config::LogConfig;
+use crate::log::count::SegmentCount;
 use crate::log::damage::Damage;
 use crate::log::dir::{Directory, FoundSegment};
 use crate::log::error::{Corruption, OpenError};
+use crate::log::header::{DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentHeader};
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress};
 use crate::log::rebuild::{Surroundings, likely_size, rebuild};
-use crate::log::record::{
-    BadRange, DATA_START, FORMAT_VERSION, HeaderFlaw, LogShape, SegmentCount, SegmentHeader,
-};
 use crate::log::recover::{Recovery, Verdict};
 use crate::log::witness::find_cut;
 use std::collections::{BTreeSet, HashMap};

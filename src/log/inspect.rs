@@ -1,12 +1,13 @@
 //! Looking at a log that no server has open. Changes nothing.
 
+use crate::log::bad_range::BadRange;
 use crate::log::disk::Disk;
 use crate::log::error::{Corruption, OpenError};
 use crate::log::examine::Examined;
 use crate::log::file_system::FileSystem;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, Reading};
-use crate::log::record::{BadRange, Recovered};
+use crate::log::record::Recovered;
 use std::path::{Path, PathBuf};
 
 /// What a log directory holds.

@@ -8,13 +8,13 @@ use crate::log::dir::Directory;
 use crate::log::disk::Disk;
 use crate::log::error::LogError;
 use crate::log::group::GroupCommit;
+use crate::log::header::{DATA_START, SEGMENT_HEADER_LEN};
 use crate::log::pin::Pin;
 use crate::log::position::LogPosition;
-use crate::log::record::{
-    CheckedRecord, DATA_START, HEADER_LEN, KIND_LOG_FIRST, Recovered, SEGMENT_HEADER_LEN, StartBody,
-};
+use crate::log::record::{CheckedRecord, HEADER_LEN, KIND_LOG_FIRST, Recovered};
 use crate::log::recover::scan;
 use crate::log::space::{Keeper, Space};
+use crate::log::start::StartBody;
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
 use crate::log::tail::Tail;

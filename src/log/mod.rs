@@ -2,8 +2,10 @@
 
 mod ahead;
 mod anchor;
+mod bad_range;
 mod claim;
 mod config;
+mod count;
 mod damage;
 mod dir;
 #[doc(hidden)]
@@ -14,6 +16,7 @@ mod examine;
 mod file_system;
 #[doc(hidden)]
 pub mod group;
+mod header;
 mod inspect;
 mod kept;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]
@@ -30,6 +33,7 @@ mod recover_test;
 mod region;
 mod segment;
 mod space;
+mod start;
 mod sync;
 mod table;
 #[doc(hidden)]
@@ -37,11 +41,13 @@ pub mod tail;
 mod witness;
 
 pub use anchor::Statement;
+pub use bad_range::BadRange;
 pub use claim::{Claim, Claims};
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};
 pub use draft::{Body, Draft};
 pub use error::{Corruption, LogError, OpenError};
+pub use header::{FORMAT_VERSION, SEGMENT_HEADER_LEN, SegmentHeader};
 #[doc(hidden)]
 pub use inspect::inspect_on;
 pub use inspect::{InspectReport, InspectedSegment, inspect, inspect_with};
@@ -50,10 +56,7 @@ pub use open::RecoveryReport;
 pub use pin::Pin;
 pub use position::LogPosition;
 pub use reading::{LogVisitor, ReadProgress, Reading};
-pub use record::{
-    BadRange, FORMAT_VERSION, HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered, SEGMENT_HEADER_LEN,
-    SegmentHeader,
-};
+pub use record::{HEADER_LEN, KIND_LOG_FIRST, RecordHeader, Recovered};
 #[doc(hidden)]
 pub use region::Region;
 #[doc(hidden)]

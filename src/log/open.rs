@@ -4,22 +4,24 @@ use crate::base::limits;
 use crate::base::stamp;
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::log::anchor::Anchors;
+use crate::log::bad_range::BadRange;
 use crate::log::config::LogConfig;
+use crate::log::count::SegmentCount;
 use crate::log::dir::Directory;
 use crate::log::disk::Disk;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
 use crate::log::file_system::failed;
 use crate::log::group::GroupCommit;
+use crate::log::header::{DATA_START, LogShape, SegmentHeader};
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::reading::{LogVisitor, ReadProgress, Reading};
-use crate::log::record::{
-    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, LogShape, Recovered, SegmentCount, SegmentHeader, StartBody,
-};
+use crate::log::record::{HEADER_LEN, Recovered};
 use crate::log::recover::Verdict;
 use crate::log::segment::Segment;
 use crate::log::space::{Keeper, Space};
+use crate::log::start::{FLAG_BOOT, StartBody};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
 use crate::log::tail::Tail;

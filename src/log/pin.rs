@@ -1,7 +1,8 @@
 //! The reader's side: bytes that stay where they are while they are looked at.
 
+use crate::log::header::SEGMENT_HEADER_LEN;
 use crate::log::position::LogPosition;
-use crate::log::record::{Recovered, SEGMENT_HEADER_LEN};
+use crate::log::record::Recovered;
 use crate::log::segment::Segment;
 
 /// Keeps a segment's bytes where they are while it lives.

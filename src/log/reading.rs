@@ -5,8 +5,9 @@ use crate::log::dir::Directory;
 use crate::log::disk::Disk;
 use crate::log::error::{Corruption, OpenError};
 use crate::log::examine::{Examined, UsedSegment, examine};
+use crate::log::header::DATA_START;
 use crate::log::inspect::InspectReport;
-use crate::log::record::{DATA_START, Recovered};
+use crate::log::record::Recovered;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 

@@ -6,10 +6,10 @@
 use crate::base::crc::crc32c;
 use crate::base::limits;
 use crate::log::damage::{has_length, is_plausible, length, read_header};
+use crate::log::header::{DATA_START, LogShape, SegmentHeader};
 use crate::log::position::LogPosition;
-use crate::log::record::{
-    DATA_START, FLAG_BOOT, HEADER_LEN, KIND_PAD, KIND_START, LogShape, RecordHeader, SegmentHeader,
-};
+use crate::log::record::{HEADER_LEN, KIND_PAD, KIND_START, RecordHeader};
+use crate::log::start::FLAG_BOOT;
 use zerocopy::FromBytes;
 
 /// Bytes whose checksums are computed in one segment, as a multiple of its size: a bound for bytes that were made

@@ -1,162 +1,22 @@
-//! The layouts on disk: segment header, record header, and the body of the record that opens a segment.
+//! A record as it lies on the disk: its header, what its checksum covers, and the kinds that are the log's own.
 //!
-//! `FORMAT.md` draws them. Everything is little endian and aligned to 8 bytes.
+//! `FORMAT.md` draws it. Everything is little endian and aligned to 8 bytes.
 
 use crate::base::crc::crc32c;
-use crate::base::limits;
-use crate::log::anchor;
 use crate::log::position::LogPosition;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Version of the format that this build writes. A log of a later version is refused.
-pub const FORMAT_VERSION: u32 = 1;
-/// No later version will have a higher number: such a number is damage.
-const VERSION_MAX: u32 = 0xFFFF;
-/// The first eight bytes of every segment.
-pub(crate) const MAGIC: [u8; 8] = *b"ackringL";
 /// Length of a record's header, in bytes; also the length of the shortest record.
 pub const HEADER_LEN: usize = 32;
-/// Length of a segment's header, in bytes. The first record follows it.
-pub const SEGMENT_HEADER_LEN: usize = 64;
-/// Sequence and boot numbers stay below: so far from the end that none is ever reached by counting on.
-const NUMBERS_END: u32 = 1 << 31;
-/// [`SEGMENT_HEADER_LEN`] as an offset.
-pub(crate) const DATA_START: u32 = SEGMENT_HEADER_LEN as u32;
-
 /// Kinds from here on are the log's own; below it they are the engine's.
 pub const KIND_LOG_FIRST: u8 = 0xF0;
 /// Space that holds nothing. Its body is not covered by the checksum.
 pub(crate) const KIND_PAD: u8 = 0xF0;
-/// The first record of a segment: a [`StartBody`].
+/// The first record of a segment: a [`StartBody`](crate::log::start::StartBody).
 pub(crate) const KIND_START: u8 = 0xF1;
 /// An empty record that carries a newer durable mark than what stands before it.
 pub(crate) const KIND_MARK: u8 = 0xF2;
-/// Flag of a [`KIND_START`] record: this is the first segment of a boot, and the ranges are listed.
-pub(crate) const FLAG_BOOT: u8 = 1;
-
-/// The header of a segment file: 64 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct SegmentHeader {
-    /// `ackringL`.
-    pub magic: [u8; 8],
-    /// [`FORMAT_VERSION`] of the writer.
-    pub version: U32,
-    /// CRC-32C of the other 60 bytes in order.
-    pub crc: U32,
-    /// Place of the segment in the log, from 1; 0 for a spare.
-    pub sequence: U32,
-    /// Random, never 0; new for each use of the file, so that records of an earlier use are not taken for new.
-    pub epoch: U32,
-    /// Number of the start of the engine that prepared it, from 1.
-    pub boot: U32,
-    /// Length of the file, in bytes.
-    pub segment_bytes: U32,
-    /// Random number of the log; every segment of a directory carries the same.
-    pub log_id: [u8; 16],
-    /// Highest number of a segment file of the log when this was written.
-    pub files: U32,
-    /// Zero.
-    pub reserved: U32,
-    /// Number of the newest anchor when this was written; 0 for none.
-    pub anchor: U64,
-}
-
-/// Why a segment header cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderFlaw {
-    /// Written by a later version of the format.
-    Newer(u32),
-    /// Not what this program writes: a reason.
-    Damaged(&'static str),
-}
-
-/// What the headers of a log have in common.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LogShape {
-    pub(crate) log_id: [u8; 16],
-    pub(crate) segment_bytes: u32,
-    pub(crate) files: u32,
-    pub(crate) anchor: u64,
-}
-
-impl SegmentHeader {
-    /// The header of a segment that holds no part of the log.
-    pub(crate) fn spare(shape: LogShape) -> Self {
-        Self::new(0, 0, 0, shape)
-    }
-
-    /// A header with its checksum.
-    pub(crate) fn new(sequence: u32, epoch: u32, boot: u32, shape: LogShape) -> Self {
-        let mut header = Self {
-            magic: MAGIC,
-            version: U32::new(FORMAT_VERSION),
-            crc: U32::ZERO,
-            sequence: U32::new(sequence),
-            epoch: U32::new(epoch),
-            boot: U32::new(boot),
-            segment_bytes: U32::new(shape.segment_bytes),
-            log_id: shape.log_id,
-            files: U32::new(shape.files),
-            reserved: U32::ZERO,
-            anchor: U64::new(shape.anchor),
-        };
-        header.crc = U32::new(header.checksum());
-        header
-    }
-
-    fn checksum(&self) -> u32 {
-        let bytes = self.as_bytes();
-        crc32c(crc32c(0, &bytes[..12]), &bytes[16..])
-    }
-
-    /// Reads and checks a header. The version is looked at first: a later one may mean anything by the rest.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, HeaderFlaw> {
-        let Ok((header, _)) = Self::read_from_prefix(bytes) else {
-            return Err(HeaderFlaw::Damaged("the file is shorter than a segment header"));
-        };
-        if header.magic != MAGIC {
-            return Err(HeaderFlaw::Damaged(
-                "the segment header does not begin with the log's magic bytes",
-            ));
-        }
-        match header.version.get() {
-            version if version > VERSION_MAX => {
-                return Err(HeaderFlaw::Damaged("the segment header's version is none"));
-            }
-            version if version > FORMAT_VERSION => return Err(HeaderFlaw::Newer(version)),
-            _ => {}
-        }
-        if header.crc.get() != header.checksum() {
-            return Err(HeaderFlaw::Damaged("the segment header's checksum is wrong"));
-        }
-        if !header.is_possible() {
-            return Err(HeaderFlaw::Damaged(
-                "the segment header has a number that no log comes to",
-            ));
-        }
-        Ok(header)
-    }
-
-    /// Whether the numbers are within what a log may have: what reads them sets memory and disk space aside by them,
-    /// and counts on from them.
-    pub(crate) fn is_possible(&self) -> bool {
-        let is_numbered = self.epoch.get() != 0
-            && (1..NUMBERS_END).contains(&self.boot.get())
-            && self.sequence.get() < NUMBERS_END;
-        (self.is_spare() || is_numbered)
-            && self.version.get() != 0
-            && self.segment_bytes.get() <= limits::SEGMENT_BYTES_MAX
-            && self.files.get() <= limits::SEGMENT_FILES_MAX
-            && self.anchor.get() < anchor::NUMBERS_END
-    }
-
-    /// Whether it holds no part of the log.
-    pub fn is_spare(&self) -> bool {
-        self.sequence.get() == 0
-    }
-}
 
 /// The header of a record: 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -356,114 +216,9 @@ pub(crate) fn len_with_zeros(
     (header.crc.get() == header.checksum(position, body_crc)).then_some(len)
 }
 
-/// A stretch of the log that holds nothing and was found to be harmless, or was given up by a salvage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadRange {
-    /// Its first byte.
-    pub start: LogPosition,
-    /// The byte after its last, in the same segment (in a later one for lost segments).
-    pub end: LogPosition,
-}
-
-impl BadRange {
-    /// No stretch at all.
-    pub(crate) const NONE: Self = Self {
-        start: LogPosition::NONE,
-        end: LogPosition::NONE,
-    };
-
-    /// Whether all of `other` lies in it.
-    pub(crate) fn contains(&self, other: &Self) -> bool {
-        self.start <= other.start && other.end <= self.end
-    }
-}
-
-/// How many segment files a log has, as it is written down beside them: 32 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SegmentCount {
-    pub(crate) log_id: [u8; 16],
-    pub(crate) files: u32,
-}
-
-impl SegmentCount {
-    pub(crate) const LEN: usize = 32;
-    const MAGIC: [u8; 8] = *b"ackringN";
-
-    pub(crate) fn encode(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&Self::MAGIC);
-        bytes[8..24].copy_from_slice(&self.log_id);
-        bytes[24..28].copy_from_slice(&self.files.to_le_bytes());
-        let crc = crc32c(0, &bytes[..28]);
-        bytes[28..].copy_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    /// `None` for anything but what [`encode`](Self::encode) gives.
-    pub(crate) fn parse(bytes: &[u8; Self::LEN]) -> Option<Self> {
-        let count = Self {
-            log_id: *bytes[8..].first_chunk()?,
-            files: u32::from_le_bytes(*bytes[24..].first_chunk()?),
-        };
-        (*bytes == count.encode()).then_some(count)
-    }
-}
-
-/// Body of a [`KIND_START`] record.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct StartBody {
-    /// The engine's note as it was when the segment was begun.
-    pub(crate) note: u64,
-    /// With [`FLAG_BOOT`]: where the records of the boot before end. [`LogPosition::NONE`] when there are none.
-    pub(crate) previous_end: LogPosition,
-    /// With [`FLAG_BOOT`]: every range of the segments that still exist which recovery has accepted as holding
-    /// nothing.
-    pub(crate) accepted: Vec<BadRange>,
-}
-
-impl StartBody {
-    /// Length without ranges, in bytes.
-    pub(crate) const LEN_MIN: usize = 24;
-    const RANGE_LEN: usize = 16;
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(Self::LEN_MIN + self.accepted.len() * Self::RANGE_LEN);
-        bytes.extend_from_slice(&self.note.to_le_bytes());
-        bytes.extend_from_slice(&self.previous_end.raw().to_le_bytes());
-        bytes.extend_from_slice(&(self.accepted.len() as u64).to_le_bytes());
-        for range in &self.accepted {
-            bytes.extend_from_slice(&range.start.raw().to_le_bytes());
-            bytes.extend_from_slice(&range.end.raw().to_le_bytes());
-        }
-        bytes
-    }
-
-    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
-        let words = <[U64]>::ref_from_bytes(body).ok()?;
-        let (head, ranges) = words.split_at_checked(Self::LEN_MIN / 8)?;
-        if u64::try_from(ranges.len()) != Ok(head[2].get().checked_mul(2)?) {
-            return None;
-        }
-        let at = |word: &U64| LogPosition::from_raw(word.get());
-        let accepted = ranges
-            .chunks_exact(2)
-            .map(|pair| BadRange {
-                start: at(&pair[0]),
-                end: at(&pair[1]),
-            })
-            .collect();
-        Some(Self {
-            note: head[0].get(),
-            previous_end: at(&head[1]),
-            accepted,
-        })
-    }
-}
-
 const _: () = {
-    assert!(size_of::<SegmentHeader>() == SEGMENT_HEADER_LEN);
     assert!(size_of::<RecordHeader>() == HEADER_LEN);
-    assert!(SEGMENT_HEADER_LEN.is_multiple_of(8) && HEADER_LEN.is_multiple_of(8));
+    assert!(HEADER_LEN.is_multiple_of(8));
 };
 
 #[cfg(test)]
@@ -509,15 +264,6 @@ mod tests {
         let expected = "28000000090000004e6c8729050300004000000001000000\
                         4d000000000000003820627974657321";
         assert_eq!(hex(&bytes), expected);
-        let shape = LogShape {
-            log_id: *b"0123456789abcdef",
-            segment_bytes: 65536,
-            files: 4,
-            anchor: 0,
-        };
-        let expected = "61636b72696e674c010000000ad4567202000000030000000100000000000100\
-                        3031323334353637383961626364656604000000000000000000000000000000";
-        assert_eq!(hex(SegmentHeader::new(2, 3, 1, shape).as_bytes()), expected);
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -552,48 +298,5 @@ mod tests {
         let mut bytes = record(position, 9, KIND_PAD, &[0; 64]);
         bytes[40] = 1;
         assert!(check_record(&bytes, position, 9).is_ok());
-    }
-
-    #[test]
-    fn start_bodies_survive_the_trip() {
-        let range = BadRange {
-            start: LogPosition::new(2, 80),
-            end: LogPosition::new(2, 96),
-        };
-        let body = StartBody {
-            note: 5,
-            previous_end: LogPosition::new(2, 1000),
-            accepted: vec![range; 3],
-        };
-        assert_eq!(StartBody::decode(&body.encode()), Some(body.clone()));
-        assert_eq!(StartBody::decode(&body.encode()[..64]), None);
-        assert_eq!(StartBody::decode(&[]), None);
-    }
-
-    #[test]
-    fn a_later_version_is_told_from_damage() {
-        let mut header = SegmentHeader::new(
-            1,
-            2,
-            1,
-            LogShape {
-                log_id: [7; 16],
-                segment_bytes: 65536,
-                files: 9,
-                anchor: 0,
-            },
-        );
-        assert_eq!(SegmentHeader::parse(header.as_bytes()), Ok(header));
-        header.version = U32::new(FORMAT_VERSION + 1);
-        assert_eq!(
-            SegmentHeader::parse(header.as_bytes()),
-            Err(HeaderFlaw::Newer(FORMAT_VERSION + 1))
-        );
-        header.version = U32::new(FORMAT_VERSION);
-        header.epoch = U32::new(3);
-        assert!(matches!(
-            SegmentHeader::parse(header.as_bytes()),
-            Err(HeaderFlaw::Damaged(_))
-        ));
     }
 }

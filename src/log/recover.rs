@@ -8,12 +8,14 @@
 //! middle) unless a record behind it knew that the log was on the disk beyond the range's beginning. `FORMAT.md`
 //! has the table.
 
+use crate::log::bad_range::BadRange;
 use crate::log::damage::{Damage, classify, zeros_in_front};
+use crate::log::header::{DATA_START, SegmentHeader};
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    BadRange, CheckedRecord, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_LOG_FIRST, KIND_START, Recovered,
-    SegmentHeader, StartBody, check_record, len_with_zeros,
+    CheckedRecord, HEADER_LEN, KIND_LOG_FIRST, KIND_START, Recovered, check_record, len_with_zeros,
 };
+use crate::log::start::{FLAG_BOOT, StartBody};
 use std::cmp::Ordering;
 
 const UNREADABLE: &str = "what stood here, if anything, cannot be told";

@@ -1,12 +1,12 @@
 //! The truth table of recovery, case by case.
 
 use crate::base::crc::crc32c;
+use crate::log::bad_range::BadRange;
+use crate::log::header::{DATA_START, LogShape, SegmentHeader};
 use crate::log::position::LogPosition;
-use crate::log::record::{
-    BadRange, DATA_START, FLAG_BOOT, HEADER_LEN, KIND_MARK, KIND_START, LogShape, RecordHeader, RecordMeta,
-    SegmentHeader, StartBody, commit_word,
-};
+use crate::log::record::{HEADER_LEN, KIND_MARK, KIND_START, RecordHeader, RecordMeta, commit_word};
 use crate::log::recover::{Recovery, Verdict};
+use crate::log::start::{FLAG_BOOT, StartBody};
 use zerocopy::IntoBytes;
 
 const SEGMENT_BYTES: usize = 4096;

@@ -2,10 +2,10 @@
 
 use crate::base::crc::crc32c;
 use crate::base::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::log::header::{DATA_START, SegmentHeader};
 use crate::log::position::LogPosition;
 use crate::log::record::{
-    COVERED_LEN, CheckedRecord, DATA_START, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, SegmentHeader,
-    commit_word,
+    COVERED_LEN, CheckedRecord, HEADER_LEN, KIND_PAD, RecordHeader, RecordMeta, commit_word,
 };
 use crate::log::region::Region;
 use crate::log::tail::{self, Holders, Live};

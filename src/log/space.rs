@@ -9,15 +9,16 @@ use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
 use crate::log::config::Room;
+use crate::log::count::SegmentCount;
 use crate::log::dir::may_pass;
 use crate::log::error::LogError;
+use crate::log::header::{DATA_START, LogShape, SegmentHeader};
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
-use crate::log::record::{
-    DATA_START, HEADER_LEN, KIND_START, LogShape, RecordMeta, SegmentCount, SegmentHeader, StartBody,
-};
+use crate::log::record::{HEADER_LEN, KIND_START, RecordMeta};
 use crate::log::region::Region;
 use crate::log::segment::Segment;
+use crate::log::start::StartBody;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
