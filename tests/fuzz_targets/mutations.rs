@@ -28,6 +28,9 @@ impl Taps<'_> {
     }
 }
 
+/// More than so many times the length of a segment is a large one.
+const LARGE_SEGMENTS: u64 = 256;
+
 /// A directory that is being damaged.
 pub struct Mutant<'a> {
     pub history: &'a History,
@@ -49,6 +52,15 @@ impl<'a> Mutant<'a> {
             image: history.image.clone(),
             is_forged: false,
         }
+    }
+
+    /// Whether a file is as long as its header, damaged or not, says that segments are, and that is much more than they
+    /// were. Recovery reads a segment as a whole, up to the gibibyte that one may have; here that would only be slow.
+    pub fn has_large_segment(&self) -> bool {
+        self.image.values().any(|file| {
+            let claimed = u64::from(half(&file.bytes, 28));
+            claimed <= file.len && claimed > LARGE_SEGMENTS * u64::from(SEGMENT_BYTES)
+        })
     }
 
     /// Carries out one change.
