@@ -15,7 +15,7 @@ use crate::base::limits::DELIVERIES_MAX;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{Body, Draft, LogError, LogPosition, Room};
+use crate::log::{Body, Content, LogError, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -279,7 +279,7 @@ impl Engine {
             .filter(|change| !change.before.has(VOLATILE))
         {
             if let Some(note) = change.note {
-                put_note(
+                journal::put_note(
                     claim,
                     note,
                     (change.to == Phase::Done).then_some(change.fields.note),
@@ -308,16 +308,18 @@ impl Engine {
         }
         // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
-        let (log, len) = (self.log(volatile), prelude + self.change_len(set));
+        let log = self.log(volatile);
         let flags = if prelude > 0 { NUMBERED } else { 0 };
-        // Where a note stands is known only once its record has a place.
-        let (at, end) = if len <= Draft::LEN_MAX && set.changes.is_empty() {
-            let mut draft = Draft::new();
-            Prelude::put(request, &mut draft);
-            self.put_changes(&mut draft, LogPosition::NONE, set);
-            log.append(&mut draft, Room::Settle, (Kind::Change as u8, flags), now_ms, 0)?
+        let (at, end) = if set.changes.is_empty() {
+            let settled = Settled {
+                request,
+                engine: self,
+                set,
+            };
+            log.append(settled, Room::Settle, (Kind::Change as u8, flags), now_ms, 0)?
         } else {
-            let mut claim = log.claim(len, Room::Settle)?;
+            // Where a note stands is known only once its record has a place.
+            let mut claim = log.claim(prelude + self.change_len(set), Room::Settle)?;
             Prelude::put(request, &mut claim);
             let body_at = claim.body_position().plus(prelude as u32);
             self.put_changes(&mut claim, body_at, set);
@@ -346,7 +348,7 @@ impl Engine {
                 .volatile
                 .claim(journal::note_len(note, is_result), Room::Settle)?;
             let at = claim.body_position();
-            put_note(&mut claim, note, is_result.then_some(change.fields.note));
+            journal::put_note(&mut claim, note, is_result.then_some(change.fields.note));
             claim.commit(Kind::Change as u8, 0, now_ms, 0);
             change.fields.note = at;
         }
@@ -470,12 +472,22 @@ impl Engine {
     }
 }
 
-fn put_note(claim: &mut impl Body, note: &[u8], prior: Option<LogPosition>) {
-    claim.put(&(note.len() as u32).to_le_bytes());
-    claim.put(note);
-    let padding = crate::base::entry::pad8(4 + note.len()) - 4 - note.len();
-    claim.put(&[0; 8][..padding]);
-    if let Some(prior) = prior {
-        claim.put(&prior.raw().to_le_bytes());
+/// What the log is told of a set without notes.
+struct Settled<'a, 'n> {
+    request: RequestId,
+    engine: &'a Engine,
+    set: &'a mut ChangeSet<'n>,
+}
+
+impl Content for Settled<'_, '_> {
+    #[inline]
+    fn body_len(&self) -> usize {
+        Prelude::len_for(self.request) + self.engine.change_len(self.set)
+    }
+
+    #[inline]
+    fn put_into(self, body: &mut impl Body) {
+        Prelude::put(self.request, body);
+        self.engine.put_changes(body, LogPosition::NONE, self.set);
     }
 }

@@ -12,7 +12,7 @@ use crate::base::batch::EnqueueBatch;
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::{EnqueueEntry, pad8};
 use crate::base::queue::Durability;
-use crate::log::{Body, Draft, HEADER_LEN, LogError, LogPosition, Room};
+use crate::log::{Body, Content, HEADER_LEN, LogError, LogPosition, Room};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -136,29 +136,14 @@ impl Engine {
     ) -> Result<(LogPosition, LogPosition, LogPosition), LogError> {
         self.note_generation(admitted.highest_generation, now_ms)?;
         let prelude = Prelude::len_for(request);
-        let len = prelude + journal::enqueue_len(&admitted.batch);
-        let flags = if prelude > 0 { NUMBERED } else { 0 };
+        let kind = (Kind::Enqueue as u8, if prelude > 0 { NUMBERED } else { 0 });
         let (log, live) = (self.log(admitted.volatile), admitted.slots.len() as u32);
-        let (at, end) = if len <= Draft::LEN_MAX {
-            let mut draft = Draft::new();
-            Prelude::put(request, &mut draft);
-            put_enqueue(&mut draft, admitted, reply);
-            log.append(
-                &mut draft,
-                Room::Enqueue,
-                (Kind::Enqueue as u8, flags),
-                now_ms,
-                live,
-            )?
-        } else {
-            let mut claim = log.claim(len, Room::Enqueue)?;
-            Prelude::put(request, &mut claim);
-            put_enqueue(&mut claim, admitted, reply);
-            (
-                claim.position(),
-                claim.commit(Kind::Enqueue as u8, flags, now_ms, live),
-            )
+        let arrivals = Arrivals {
+            request,
+            admitted,
+            reply,
         };
+        let (at, end) = log.append(arrivals, Room::Enqueue, kind, now_ms, live)?;
         let bodies_offset = HEADER_LEN + prelude + journal::enqueue_bodies_offset(admitted.batch.count());
         Ok((at, end, at.plus(bodies_offset as u32)))
     }
@@ -309,6 +294,26 @@ impl Engine {
             .iter()
             .map(|queue| (*queue, self.dedupe.keys(*queue)))
             .collect()
+    }
+}
+
+/// What the log is told of an enqueue.
+struct Arrivals<'a> {
+    request: RequestId,
+    admitted: &'a Admitted<'a>,
+    reply: &'a EnqueueReply,
+}
+
+impl Content for Arrivals<'_> {
+    #[inline]
+    fn body_len(&self) -> usize {
+        Prelude::len_for(self.request) + journal::enqueue_len(&self.admitted.batch)
+    }
+
+    #[inline]
+    fn put_into(self, body: &mut impl Body) {
+        Prelude::put(self.request, body);
+        put_enqueue(body, self.admitted, self.reply);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::base::entry::pad8;
 use crate::base::job::JobId;
 use crate::base::limits::{LOG_KEPT_BY_ENQUEUE_BYTES, LOG_KEPT_BY_HAND_OUT_BYTES};
 use crate::engine::replay::RequestId;
-use crate::log::{Body, HEADER_LEN};
+use crate::log::{Body, HEADER_LEN, LogPosition};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -292,6 +292,17 @@ pub fn parse_reserve(body: &[u8]) -> Option<&[ReserveEntry]> {
 /// before it stands (8 bytes, 0 for none).
 pub fn note_len(note: &[u8], is_result: bool) -> usize {
     pad8(4 + note.len()) + if is_result { 8 } else { 0 }
+}
+
+/// Puts a note, and for a result where the error text before it stands.
+pub fn put_note(body: &mut impl Body, note: &[u8], prior: Option<LogPosition>) {
+    body.put(&(note.len() as u32).to_le_bytes());
+    body.put(note);
+    let padding = pad8(4 + note.len()) - 4 - note.len();
+    body.put(&[0; 8][..padding]);
+    if let Some(prior) = prior {
+        body.put(&prior.raw().to_le_bytes());
+    }
 }
 
 /// The error text at the front of `bytes`.

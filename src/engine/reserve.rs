@@ -14,7 +14,7 @@ use crate::base::limits::{LEASE_MS_MAX, QUEUES_PER_REQUEST_MAX, RESERVE_JOBS_MAX
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{Body, Draft, LogError, LogPosition, Room};
+use crate::log::{Body, Content, LogError, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -285,20 +285,12 @@ impl Engine {
         }
         // Release: who reads the log's tail behind this record finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
-        let (log, len) = (self.log(volatile), prelude + 8 + taken.entries.as_bytes().len());
-        let flags = if prelude > 0 { NUMBERED } else { 0 };
-        let (at, end) = if len <= Draft::LEN_MAX {
-            let mut draft = Draft::new();
-            put_reserve(&mut draft, taken, request);
-            log.append(&mut draft, Room::HandOut, (Kind::Reserve as u8, flags), now_ms, 0)?
-        } else {
-            let mut claim = log.claim(len, Room::HandOut)?;
-            put_reserve(&mut claim, taken, request);
-            (
-                claim.position(),
-                claim.commit(Kind::Reserve as u8, flags, now_ms, 0),
-            )
-        };
+        let kind = (Kind::Reserve as u8, if prelude > 0 { NUMBERED } else { 0 });
+        let entries = taken.entries.as_slice();
+        let attempts = Attempts { request, entries };
+        let (at, end) = self
+            .log(volatile)
+            .append(attempts, Room::HandOut, kind, now_ms, 0)?;
         Ok((
             Applied {
                 position: at,
@@ -341,11 +333,24 @@ impl Engine {
     }
 }
 
-#[inline]
-fn put_reserve(body: &mut impl Body, taken: &Taken, request: RequestId) {
-    Prelude::put(request, body);
-    body.put(&(taken.entries.len() as u64).to_le_bytes());
-    body.put(taken.entries.as_bytes());
+/// What the log is told of a reserve.
+struct Attempts<'a> {
+    request: RequestId,
+    entries: &'a [ReserveEntry],
+}
+
+impl Content for Attempts<'_> {
+    #[inline]
+    fn body_len(&self) -> usize {
+        Prelude::len_for(self.request) + 8 + size_of_val(self.entries)
+    }
+
+    #[inline]
+    fn put_into(self, body: &mut impl Body) {
+        Prelude::put(self.request, body);
+        body.put(&(self.entries.len() as u64).to_le_bytes());
+        body.put(self.entries.as_bytes());
+    }
 }
 
 /// A request under way; its session hears of its end also when a sink panics.

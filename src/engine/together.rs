@@ -13,7 +13,7 @@ use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::entry::{EnqueueEntry, Verb};
 use crate::base::queue::Durability;
 use crate::base::sync::{Ordering, fence};
-use crate::log::{Body, Draft, LogPosition, Room};
+use crate::log::{Body, Content, HEADER_LEN, LogPosition, Room};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -122,26 +122,19 @@ impl Engine {
         for (number, batch) in requests {
             let (own, others) = ids.split_at(batch.count());
             ids = others;
-            let len = size_of::<Prelude>() + journal::enqueue_len(batch);
-            let mut claim = claims.next(len);
-            let at = claim.position();
-            let offset = size_of::<Prelude>() + journal::enqueue_bodies_offset(own.len());
-            bodies_at.push(claim.body_position().plus(offset as u32));
-            let request = RequestId {
-                session,
-                number: *number,
+            let arrivals = PlainArrivals {
+                request: RequestId {
+                    session,
+                    number: *number,
+                },
+                queue: queue.id,
+                ids: own,
+                batch,
             };
             let kind = (Kind::Enqueue as u8, NUMBERED);
-            let live = own.len() as u32;
-            let end = if len <= Draft::LEN_MAX {
-                let mut draft = Draft::new();
-                put_plain(&mut draft, request, queue, own, batch);
-                claim.commit_draft(&mut draft, kind, now_ms, live)
-            } else {
-                put_plain(&mut claim, request, queue, own, batch);
-                claim.commit(kind.0, kind.1, now_ms, live)
-            };
-            let position = at;
+            let (position, end) = claims.append(arrivals, kind, now_ms, own.len() as u32);
+            let offset = HEADER_LEN + size_of::<Prelude>() + journal::enqueue_bodies_offset(own.len());
+            bodies_at.push(position.plus(offset as u32));
             applied.push((*number, Applied { position, volatile }));
             confirmed.push(Confirmed {
                 level,
@@ -231,10 +224,10 @@ impl Engine {
     ) -> Option<SmallVec<[Logged; 64]>> {
         // Of volatile jobs only the request is told, so that its answer can be made again.
         let done_of = |batch: &SettleBatch<'_>| if volatile { 0 } else { batch.count() };
-        let len_of = |batch: &SettleBatch<'_>| {
-            size_of::<Prelude>() + size_of::<ChangeHead>() + done_of(batch) * size_of::<DoneEntry>()
-        };
-        let record_bytes = requests.iter().map(|(_, batch)| len_of(batch)).sum();
+        let record_bytes = requests
+            .iter()
+            .map(|(_, batch)| PlainAcks::len_of(done_of(batch)))
+            .sum();
         // Release: who reads the log's tail behind these records finds the jobs taken (see `claim_copy`).
         fence(Ordering::Release);
         let log = self.log(volatile);
@@ -244,24 +237,16 @@ impl Engine {
         let mut taken = &set.done[..];
         let mut logged = SmallVec::new();
         for (number, batch) in requests {
-            let len = len_of(batch);
-            let mut claim = claims.next(len);
-            let at = claim.position();
-            let request = RequestId {
-                session,
-                number: *number,
-            };
             let (done, others) = taken.split_at(done_of(batch));
             taken = others;
-            let kind = (Kind::Change as u8, NUMBERED);
-            let end = if len <= Draft::LEN_MAX {
-                let mut draft = Draft::new();
-                put_acks(&mut draft, request, done);
-                claim.commit_draft(&mut draft, kind, now_ms, 0)
-            } else {
-                put_acks(&mut claim, request, done);
-                claim.commit(kind.0, kind.1, now_ms, 0)
+            let acks = PlainAcks {
+                request: RequestId {
+                    session,
+                    number: *number,
+                },
+                done,
             };
+            let (at, end) = claims.append(acks, (Kind::Change as u8, NUMBERED), now_ms, 0);
             logged.push(Logged {
                 at,
                 end: (!volatile).then_some(end),
@@ -286,36 +271,70 @@ impl Engine {
     }
 }
 
-/// The body of a request's record.
-#[inline]
-fn put_plain(body: &mut impl Body, request: RequestId, queue: &Queue, ids: &[u64], batch: &EnqueueBatch<'_>) {
-    let head = EnqueueHead {
-        queue: U32::new(queue.id.0),
-        count: U32::new(ids.len() as u32),
-    };
-    body.put(Prelude::new(request).as_bytes());
-    body.put(head.as_bytes());
-    put_ids(body, ids);
-    body.put(batch.entries().as_bytes());
-    body.put(batch.bodies());
+/// What the log is told of a request's jobs.
+struct PlainArrivals<'a> {
+    request: RequestId,
+    queue: QueueId,
+    ids: &'a [u64],
+    batch: &'a EnqueueBatch<'a>,
 }
 
-/// As [`put_plain`], of a request that acks.
-#[inline]
-fn put_acks(body: &mut impl Body, request: RequestId, done: &[(u32, StateWord)]) {
-    let head = ChangeHead {
-        done: U32::new(done.len() as u32),
-        ..ChangeHead::default()
-    };
-    body.put(Prelude::new(request).as_bytes());
-    body.put(head.as_bytes());
-    for (slot, word) in done {
-        let entry = DoneEntry {
-            id: U64::new(id_of(*slot, *word).0),
-            attempt: U16::new(word.attempt()),
-            ..DoneEntry::default()
+impl Content for PlainArrivals<'_> {
+    #[inline]
+    fn body_len(&self) -> usize {
+        size_of::<Prelude>() + journal::enqueue_len(self.batch)
+    }
+
+    #[inline]
+    fn put_into(self, body: &mut impl Body) {
+        let head = EnqueueHead {
+            queue: U32::new(self.queue.0),
+            count: U32::new(self.ids.len() as u32),
         };
-        body.put(entry.as_bytes());
+        body.put(Prelude::new(self.request).as_bytes());
+        body.put(head.as_bytes());
+        put_ids(body, self.ids);
+        body.put(self.batch.entries().as_bytes());
+        body.put(self.batch.bodies());
+    }
+}
+
+/// What the log is told of a request's acks.
+struct PlainAcks<'a> {
+    request: RequestId,
+    done: &'a [(u32, StateWord)],
+}
+
+impl PlainAcks<'_> {
+    /// Length of the body with that many acks, in bytes.
+    #[inline]
+    fn len_of(done: usize) -> usize {
+        size_of::<Prelude>() + size_of::<ChangeHead>() + done * size_of::<DoneEntry>()
+    }
+}
+
+impl Content for PlainAcks<'_> {
+    #[inline]
+    fn body_len(&self) -> usize {
+        Self::len_of(self.done.len())
+    }
+
+    #[inline]
+    fn put_into(self, body: &mut impl Body) {
+        let head = ChangeHead {
+            done: U32::new(self.done.len() as u32),
+            ..ChangeHead::default()
+        };
+        body.put(Prelude::new(self.request).as_bytes());
+        body.put(head.as_bytes());
+        for (slot, word) in self.done {
+            let entry = DoneEntry {
+                id: U64::new(id_of(*slot, *word).0),
+                attempt: U16::new(word.attempt()),
+                ..DoneEntry::default()
+            };
+            body.put(entry.as_bytes());
+        }
     }
 }
 

@@ -106,7 +106,7 @@ impl<'a> Claim<'a> {
 
     /// Copies a draft, which is all of the body, and publishes the record as [`commit`](Self::commit) does.
     #[inline]
-    pub fn commit_draft(
+    pub(super) fn commit_draft(
         mut self,
         draft: &mut Draft,
         (kind, flags): (u8, u8),
@@ -187,7 +187,7 @@ impl<'a> Claims<'a> {
 
     /// The next record, with `body_len` bytes (a multiple of 8) of body. Panics where that is not left.
     #[inline]
-    pub fn next(&mut self, body_len: usize) -> Claim<'a> {
+    pub(super) fn next(&mut self, body_len: usize) -> Claim<'a> {
         let len = HEADER_LEN + body_len;
         assert!(
             len <= self.left as usize && body_len.is_multiple_of(8),

@@ -45,7 +45,7 @@ pub use bad_range::BadRange;
 pub use claim::{Claim, Claims};
 pub use config::{LogConfig, Room};
 pub use damage::{Damage, Fragment};
-pub use draft::{Body, Draft};
+pub use draft::{Body, Content};
 pub use error::{Corruption, LogError, OpenError};
 pub use header::{FORMAT_VERSION, SEGMENT_HEADER_LEN, SegmentHeader};
 #[doc(hidden)]
