@@ -203,7 +203,7 @@ pub(super) fn change_entry(word: StateWord, phase: Phase, fields: &Fields) -> Ch
         releases: U16::new(fields.releases),
         phase: phase as u8,
         noted: 0,
-        has_ttl: U32::new(u32::from(fields.expires_ms != 0)),
+        ttl_or_queue: U32::new(u32::from(fields.expires_ms != 0)),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::code::Refusal;
 use crate::base::job::JobState;
 use crate::log::{LogError, Room};
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::U32;
 
 impl Engine {
     /// Forgets the finished jobs of a queue that are in one of `states`; says how many. The others stay, behind any
@@ -69,12 +69,7 @@ impl Engine {
             .filter(|(_, word)| !word.has(VOLATILE))
             .map(|(number, word)| {
                 let fields = self.slab.slot(number).fields();
-                ChangeEntry {
-                    id: U64::new(id_of(number, word).0),
-                    at_ms: U64::new(fields.at_ms),
-                    has_ttl: U32::new(fields.queue + 1),
-                    ..ChangeEntry::default()
-                }
+                ChangeEntry::of_purged(id_of(number, word), fields.queue, fields.at_ms)
             })
             .collect();
         if entries.is_empty() || !self.logged {

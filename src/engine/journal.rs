@@ -209,9 +209,9 @@ pub struct ChangeEntry {
     pub phase: u8,
     /// [`ChangeEntry::ERROR`] or [`ChangeEntry::RESULT`]: a note of this entry stands behind the entries.
     pub noted: u8,
-    /// 1: the TTL it was enqueued with still holds. 0: it had none, or a redrive lifted it. Of a job that is over and
-    /// forgotten: 1 more than the number of its queue, or 0 where an older program wrote it.
-    pub has_ttl: U32,
+    /// [`has_ttl`](Self::has_ttl) of a job that is there, [`purged_from`](Self::purged_from) of one that is over and
+    /// forgotten.
+    pub ttl_or_queue: U32,
 }
 
 impl ChangeEntry {
@@ -219,6 +219,32 @@ impl ChangeEntry {
     pub const ERROR: u8 = 1;
     /// The note is a result.
     pub const RESULT: u8 = 2;
+
+    /// Of a job that is over and forgotten, because somebody purged this queue: when it had ended.
+    pub fn of_purged(id: JobId, queue: u32, ended_ms: u64) -> Self {
+        Self {
+            id: U64::new(id.0),
+            at_ms: U64::new(ended_ms),
+            ttl_or_queue: U32::new(queue + 1),
+            ..Self::default()
+        }
+    }
+
+    /// Of a job that is there: whether the TTL it was enqueued with still holds. If not, it had none, or a redrive lifted
+    /// it.
+    #[inline]
+    pub fn has_ttl(&self) -> bool {
+        self.ttl_or_queue.get() != 0
+    }
+
+    /// Of a job that is over and forgotten: the number of its queue. `None` where an older program wrote it, or the job
+    /// is there.
+    pub fn purged_from(&self) -> Option<u32> {
+        if self.phase != 0 {
+            return None;
+        }
+        self.ttl_or_queue.get().checked_sub(1)
+    }
 }
 
 /// Head of a Change body.

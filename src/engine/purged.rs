@@ -40,9 +40,7 @@ enum Event {
 impl Purged {
     /// From the log: a job is over and forgotten, if the entry says so, of which nothing else is known.
     pub(super) fn see(&mut self, entry: &ChangeEntry, purged: Moment) {
-        if entry.phase == Phase::Free as u8
-            && let Some(queue) = entry.has_ttl.get().checked_sub(1)
-        {
+        if let Some(queue) = entry.purged_from() {
             self.add(queue, (entry.at_ms.get(), purged.1), purged);
         }
     }

@@ -484,11 +484,7 @@ fn changed(
         failures: entry.failures.get(),
         expiries: entry.expiries.get(),
         releases: entry.releases.get(),
-        expires_ms: if entry.has_ttl.get() == 0 {
-            0
-        } else {
-            before.expires_ms
-        },
+        expires_ms: if entry.has_ttl() { before.expires_ms } else { 0 },
         note: if note.is_none() { before.note } else { note },
         ..*before
     };
