@@ -22,6 +22,8 @@
 mod common;
 mod counts;
 mod engine;
+#[path = "../common/greeting.rs"]
+mod greeting;
 mod profile;
 mod ring;
 mod served;

@@ -1,10 +1,11 @@
 //! Lives of jobs through a whole server on one thread: bytes in, bytes out, no system call of a socket between.
 
 use crate::engine::{AGENTS_EVERY, config};
+use crate::greeting::greeting;
 use ackring::engine::Engine;
 use ackring::server::ServerConfig;
 use ackring::server::machine::{Machine, Net, NetStream, Ready};
-use ackring::wire::{DeliveryBatch, FrameDecoder, Hello, compose};
+use ackring::wire::{DeliveryBatch, FrameDecoder, compose};
 use ackring::{EnqueueBuilder, JobOptions, SettleBuilder, Token};
 use std::cell::RefCell;
 use std::io;
@@ -114,16 +115,7 @@ impl Peer {
             decoder: FrameDecoder::new(u32::MAX - 7),
             number: 0,
         };
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
-            heartbeat_ms: 0,
-            session,
-            name: "instructions",
-        };
-        peer.say(|out, _| hello.encode(out, 0));
+        peer.say(|out, _| out.extend(greeting(session, "instructions")));
         peer.say(|out, _| compose::queue_open(out, 1, "bench"));
         peer
     }

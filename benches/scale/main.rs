@@ -14,6 +14,8 @@
     reason = "a benchmark reads the clock, and one that cannot go on should panic where it stands"
 )]
 
+#[path = "../common/greeting.rs"]
+mod greeting;
 mod many;
 mod rows;
 mod server;

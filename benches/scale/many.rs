@@ -1,8 +1,8 @@
 //! Many connections, and many queues: what each takes, and what the others feel of them.
 
+use crate::greeting::greeting;
 use crate::server::{Server, data_in, life, median};
 use crate::{Plan, Row};
-use ackring::wire::hello::Hello;
 use ackring::{EnqueueBuilder, JobOptions, QueueOptions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -42,23 +42,9 @@ pub fn idle(plan: &Plan) -> Row {
     allow_files(CONNECTIONS as u64 + 1_000);
     let data = data_in(plan);
     let server = Server::start(&data);
-    let greeting = |session: u128| {
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
-            heartbeat_ms: 0,
-            session,
-            name: "idle",
-        };
-        let mut bytes = Vec::new();
-        hello.encode(&mut bytes, 1);
-        bytes
-    };
     let connect = |session: u128| {
         let mut stream = TcpStream::connect(&server.address).unwrap();
-        stream.write_all(&greeting(session)).unwrap();
+        stream.write_all(&greeting(session, "idle")).unwrap();
         let mut answer = [0; 16];
         stream.read_exact(&mut answer).unwrap();
         stream
