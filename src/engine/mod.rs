@@ -36,6 +36,7 @@ pub mod journal;
 mod loss;
 mod loss_report;
 mod open;
+mod pending_key;
 mod purged;
 #[doc(hidden)]
 pub mod queue;

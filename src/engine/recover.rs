@@ -9,6 +9,7 @@ use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
 use super::dedupe::{Dedupe, Known, body_hash};
 use super::enqueue::fields_of;
 use super::journal::{self, ChangeEntry, Group, JobHead, Kind, Prelude, ReserveEntry};
+use super::pending_key::PendingKey;
 use super::purged::Purged;
 use super::queue::{Event, QueueId};
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
@@ -23,16 +24,6 @@ use crate::base::plant::{Plant, is_planted};
 use crate::log::{LogPosition, Recovered};
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::FromBytes;
-
-/// A key whose window is known only once its queue is.
-struct PendingKey {
-    queue: u32,
-    key: Vec<u8>,
-    id: JobId,
-    body_hash: u128,
-    accepted_ms: u64,
-    sequence: u32,
-}
 
 /// What records have told so far.
 pub(super) struct Recovery {
@@ -439,25 +430,11 @@ impl Recovery {
     /// Settles what had to wait until the queues were known: windows of keys.
     pub(super) fn resolve_keys(&mut self, now_ms: u64) {
         for pending in std::mem::take(&mut self.keys) {
-            let Some((queue, _)) = self
-                .queues
-                .get(&pending.queue)
-                .filter(|(queue, _)| !queue.deleted)
-            else {
-                continue;
-            };
-            let expires_ms = pending.accepted_ms + queue.options.dedupe_window_ms;
-            if expires_ms <= now_ms || is_planted(Plant::ForgetKey) {
-                continue;
+            if let Some((queue, _)) = self.queues.get(&pending.queue)
+                && !queue.deleted
+            {
+                pending.settle(&queue.options, &self.dedupe, now_ms);
             }
-            let known = Known {
-                id: pending.id,
-                body_hash: pending.body_hash,
-                expires_ms,
-                sequence: pending.sequence,
-            };
-            let keys = self.dedupe.keys(QueueId(pending.queue));
-            self.dedupe.insert(&mut keys.lock(), &pending.key, known);
         }
     }
 }
