@@ -12,21 +12,22 @@
 //! Every call counts. [`SimDisk::die_at`] lets the machine stop at one of them: what is in memory at that moment
 //! is what counts, and every later call fails until the test says how the machine died.
 
-use ackring::log::disk::{Disk, DiskDirectory, DiskFile, RangeSync};
-use ackring::log::{OpenError, Region};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+#[path = "disk/handles.rs"]
+mod handles;
+#[path = "disk/inode.rs"]
+mod inode;
+
+pub use inode::{Fate, SECTOR};
+
+use ackring::log::OpenError;
+use ackring::log::disk::{Disk, DiskDirectory};
+use handles::SimDirectory;
+use inode::{Inode, PAGE, anonymous_file, contents};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// What a disk writes at once, nearly.
-pub const SECTOR: usize = 512;
-/// What the cache holds as one.
-const PAGE: usize = 4096;
-/// Where a sector may tear.
-const TEAR: usize = 64;
 
 /// Numbers that follow from a seed: splitmix64 (Steele, Lea, Flood, 2014).
 #[derive(Debug, Clone)]
@@ -91,17 +92,6 @@ pub struct Counters {
     pub open_files_max: u64,
 }
 
-/// What becomes of a sector that was not synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    Lost,
-    Kept,
-    /// The first so many bytes are the new ones, the others the old.
-    NewThenOld(usize),
-    /// The other way round.
-    OldThenNew(usize),
-}
-
 /// A sector whose new bytes a power cut may lose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsynced {
@@ -110,17 +100,6 @@ pub struct Unsynced {
     inode: usize,
     /// Its place in the file, in sectors.
     pub sector: usize,
-}
-
-#[derive(Debug)]
-struct Inode {
-    cache: Arc<File>,
-    platter: Vec<u8>,
-    /// Pages that a failed sync marked clean, with the bytes they had: as long as they have those, nobody writes
-    /// them.
-    clean: BTreeMap<usize, Vec<u8>>,
-    /// Sectors that cannot be read.
-    unreadable: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,118 +146,12 @@ struct State {
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-/// A handle to the directory.
-#[derive(Debug)]
-struct SimDirectory {
-    disk: SimDisk,
-    life: u64,
-    to_write: bool,
-}
-
-/// A handle to a file.
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    life: u64,
-    inode: usize,
-}
-
-/// A mapping's way to the disk. Unlike a file it is not open.
-#[derive(Debug)]
-struct SimMapping {
-    disk: SimDisk,
-    life: u64,
-    inode: usize,
-}
-
-fn anonymous_file(bytes: &[u8]) -> Arc<File> {
-    let fd = rustix::fs::memfd_create("ackring-sim", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-    let file = File::from(fd);
-    file.write_all_at(bytes, 0).unwrap();
-    Arc::new(file)
-}
-
-fn contents(file: &File) -> Vec<u8> {
-    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
-}
-
 fn off() -> io::Error {
     io::Error::other("the machine is off")
 }
 
 fn os_error(errno: rustix::io::Errno) -> io::Error {
     io::Error::from_raw_os_error(errno.raw_os_error())
-}
-
-impl Inode {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            cache: anonymous_file(&bytes),
-            platter: bytes,
-            clean: BTreeMap::new(),
-            unreadable: BTreeSet::new(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.cache.metadata().unwrap().len() as usize
-    }
-
-    /// Whether somebody would write the page: no failed sync has marked it clean as it is.
-    fn is_dirty_page(&self, page: usize, cache: &[u8]) -> bool {
-        let end = cache.len().min((page + 1) * PAGE);
-        self.clean
-            .get(&page)
-            .is_none_or(|known| known[..] != cache[page * PAGE..end])
-    }
-
-    /// Sectors in the range that a sync would write.
-    fn dirty(&self, cache: &[u8], from: usize, to: usize) -> Vec<usize> {
-        let end = to.min(cache.len()).div_ceil(SECTOR);
-        (from / SECTOR..end)
-            .filter(|sector| {
-                let new = sector_of(cache, *sector);
-                let old = sector_of(&self.platter, *sector);
-                new != old && self.is_dirty_page(sector * SECTOR / PAGE, cache)
-            })
-            .collect()
-    }
-
-    fn write_back(&mut self, cache: &[u8], sector: usize) {
-        let (from, to) = (sector * SECTOR, cache.len().min((sector + 1) * SECTOR));
-        if self.platter.len() < to {
-            self.platter.resize(to, 0);
-        }
-        self.platter[from..to].copy_from_slice(&cache[from..to]);
-    }
-
-    /// The bytes after a power cut, given what the cache held.
-    fn after_power_cut(&self, cache: &[u8], mut fate: impl FnMut(usize) -> Fate) -> Vec<u8> {
-        let mut bytes = self.platter.clone();
-        bytes.resize(cache.len().max(bytes.len()), 0);
-        let mut len = self.platter.len();
-        for sector in self.dirty(cache, 0, cache.len()) {
-            let (from, to) = (sector * SECTOR, cache.len().min((sector + 1) * SECTOR));
-            let cut = |at: usize| (from + at).min(to);
-            let new = match fate(sector) {
-                Fate::Lost => continue,
-                Fate::Kept => from..to,
-                Fate::NewThenOld(at) => from..cut(at),
-                Fate::OldThenNew(at) => cut(at)..to,
-            };
-            bytes[new.clone()].copy_from_slice(&cache[new]);
-            len = len.max(to);
-        }
-        bytes.truncate(len);
-        bytes
-    }
-}
-
-fn sector_of(bytes: &[u8], sector: usize) -> &[u8] {
-    let from = (sector * SECTOR).min(bytes.len());
-    &bytes[from..bytes.len().min((sector + 1) * SECTOR)]
 }
 
 impl State {
@@ -531,16 +404,6 @@ impl State {
     }
 }
 
-fn draw_fate(rng: &mut Rng) -> Fate {
-    let at = TEAR * (1 + rng.below((SECTOR / TEAR - 1) as u64) as usize);
-    match rng.below(16) {
-        0 => Fate::NewThenOld(at),
-        1 => Fate::OldThenNew(at),
-        2..=8 => Fate::Kept,
-        _ => Fate::Lost,
-    }
-}
-
 #[allow(dead_code, reason = "each simulation uses its own part")]
 impl SimDisk {
     /// An empty disk; all that it draws follows from `seed`.
@@ -654,7 +517,7 @@ impl SimDisk {
     pub fn crash_power(&self) {
         let mut state = self.state();
         let names = state.name_fates();
-        state.power_cut(&names, |rng, _, _| draw_fate(rng));
+        state.power_cut(&names, |rng, _, _| Fate::draw(rng));
     }
 
     /// The power fails; what was not synced is all gone.
@@ -812,148 +675,5 @@ impl Disk for SimDisk {
 
     fn machine(&self) -> Option<[u8; 16]> {
         Some(self.state().machine.to_le_bytes())
-    }
-}
-
-impl Drop for SimDirectory {
-    fn drop(&mut self) {
-        let mut state = self.disk.state();
-        if state.life == self.life && self.to_write {
-            state.is_locked = false;
-        }
-    }
-}
-
-impl SimDirectory {
-    fn begin(&self) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.disk.state();
-        state.begin(self.life)?;
-        Ok(state)
-    }
-
-    fn file(&self, state: &mut State, inode: usize) -> Box<dyn DiskFile> {
-        state.opened();
-        Box::new(SimFile {
-            disk: self.disk.clone(),
-            life: self.life,
-            inode,
-        })
-    }
-}
-
-impl DiskDirectory for SimDirectory {
-    fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.begin()?.names.keys().cloned().collect())
-    }
-
-    fn open(&self, name: &str, _to_write: bool) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.begin()?;
-        state.check_opens()?;
-        let inode = state.find(name)?;
-        Ok(self.file(&mut state, inode))
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.begin()?;
-        state.check_opens()?;
-        let inode = state.inodes.len();
-        state.inodes.push(Inode::new(Vec::new()));
-        state.names.insert(name.to_owned(), inode);
-        state
-            .unsynced_names
-            .push(NameChange::Link(name.to_owned(), inode));
-        Ok(self.file(&mut state, inode))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.begin()?;
-        let inode = state.find(from)?;
-        state.names.remove(from);
-        state.names.insert(to.to_owned(), inode);
-        let change = NameChange::Rename(from.to_owned(), to.to_owned(), inode);
-        state.unsynced_names.push(change);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.begin()?;
-        state.find(name)?;
-        state.names.remove(name);
-        state.unsynced_names.push(NameChange::Unlink(name.to_owned()));
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.begin()?;
-        if state.sync_fails() {
-            return Err(os_error(rustix::io::Errno::IO));
-        }
-        state.synced_names = state.names.clone();
-        state.unsynced_names.clear();
-        Ok(())
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut state = self.disk.state();
-        if state.life == self.life {
-            state.open_files -= 1;
-        }
-    }
-}
-
-impl SimFile {
-    fn begin(&self) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.disk.state();
-        state.begin(self.life)?;
-        Ok(state)
-    }
-}
-
-impl DiskFile for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.begin()?.inodes[self.inode].len() as u64)
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.begin()?.read(self.inode, buffer, offset)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.begin()?.write(self.inode, bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.begin()?.sync(self.inode, 0, usize::MAX)
-    }
-
-    fn forget_clean_pages(&self, len: Option<u64>) {
-        let mut state = self.disk.state();
-        if state.life == self.life && state.frozen.is_none() {
-            state.forget_clean(self.inode, len);
-        }
-    }
-
-    fn map(&self, len: usize) -> io::Result<Region> {
-        let state = self.begin()?;
-        let mapping = SimMapping {
-            disk: self.disk.clone(),
-            life: self.life,
-            inode: self.inode,
-        };
-        Region::simulated(&state.inodes[self.inode].cache, len, Arc::new(mapping))
-    }
-}
-
-impl RangeSync for SimMapping {
-    fn sync_range(&self, offset: usize, len: usize) -> io::Result<()> {
-        self.disk.meanwhile();
-        let mut state = self.disk.state();
-        state.begin(self.life)?;
-        let result = state.sync(self.inode, offset, offset + len);
-        drop(state);
-        self.disk.meanwhile();
-        result
     }
 }
