@@ -4,7 +4,7 @@ use super::Engine;
 use super::dedupe::{Keys, Known, Verdict, body_hash};
 use super::enqueue::EnqueueReply;
 use super::queue::Queue;
-use super::slot::{KEYED, Phase, VOLATILE, id_of};
+use super::word::{KEYED, Phase, VOLATILE, id_of};
 use crate::base::batch::EnqueueBatch;
 use crate::base::code::{ErrorCode, ItemError, Refusal};
 use crate::base::entry::EnqueueEntry;

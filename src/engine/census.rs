@@ -4,7 +4,7 @@
 use super::codec::QueueRecord;
 use super::config::{RecoveredQueue, RecoverySummary};
 use super::recover::Recovery;
-use super::slot::Phase;
+use super::word::Phase;
 use crate::base::queue::{QueueOptions, check_queue_name};
 use crate::log::LogPosition;
 use std::collections::BTreeMap;

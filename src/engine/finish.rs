@@ -2,7 +2,8 @@
 
 use super::Engine;
 use super::queue::{Event, Queue, QueueId};
-use super::slot::{Phase, Slot, StateWord, VOLATILE};
+use super::slot::Slot;
+use super::word::{Phase, StateWord, VOLATILE};
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::log::LogPosition;

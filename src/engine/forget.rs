@@ -6,7 +6,7 @@
 
 use super::journal::{ChangeEntry, ChangeHead, Kind};
 use super::queue::Queue;
-use super::slot::{VOLATILE, id_of};
+use super::word::{VOLATILE, id_of};
 use super::{Engine, log_refusal};
 use crate::base::code::Refusal;
 use crate::base::job::JobState;

@@ -59,6 +59,7 @@ mod timer;
 mod together;
 mod told;
 pub mod transition;
+pub mod word;
 
 pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};

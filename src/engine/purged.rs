@@ -6,8 +6,8 @@
 
 use super::journal::ChangeEntry;
 use super::slab::Slab;
-use super::slot::{Phase, StateWord};
 use super::told::Told;
+use super::word::{Phase, StateWord};
 use crate::base::job::JobId;
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -5,7 +5,7 @@ use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::PRIORITIES;
 use crate::base::queue::{Durability, QueueCounts, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, fence};
-use crate::engine::slot::Phase;
+use crate::engine::word::Phase;
 use crate::log::LogPosition;
 use crate::ring::{ChunkPool, Ring, RingRef, Rings};
 use crossbeam_utils::CachePadded;

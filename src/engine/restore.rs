@@ -6,9 +6,10 @@
 use super::Engine;
 use super::purged::{Finished, Purged};
 use super::queue::{Queue, QueueId};
-use super::slot::{Fields, Phase, QUEUED, StateWord, TIMED, id_of};
+use super::slot::Fields;
 use super::timer::{Entry, Watch};
 use super::told::Told;
+use super::word::{Phase, QUEUED, StateWord, TIMED, id_of};
 use crate::base::limits::{PRIORITIES, TICK_MS};
 use crate::base::plant::{Plant, is_planted};
 use crate::log::LogPosition;

@@ -5,7 +5,7 @@ use super::enqueue::{already_applied, not_fresh};
 use super::journal::{self, Kind};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{Phase, StateWord};
+use super::word::{Phase, StateWord};
 use super::{Confirmed, Engine, replayed};
 use crate::base::batch::{SettleBatch, Settlement};
 use crate::base::code::{ErrorCode, ItemError, Refusal};

@@ -7,7 +7,8 @@
 //! is used again, so that the comparison stays valid.
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, ZeroedWords, fence};
-use crate::engine::slot::{Phase, SLOT_WORDS, Slot, StateWord};
+use crate::engine::slot::{SLOT_WORDS, Slot};
+use crate::engine::word::{Phase, StateWord};
 use crate::ring::SlotPool;
 
 /// How far a generation may lag behind the highest before it jumps.
@@ -215,7 +216,7 @@ mod tests {
             assert_eq!(slab.take(&mut number), 1);
             let word = slab.begin(number[0], slab.generation_high(), 0);
             slab.raise_generation(word.generation());
-            assert!(seen.insert(crate::engine::slot::id_of(number[0], word)));
+            assert!(seen.insert(crate::engine::word::id_of(number[0], word)));
             slab.slot(number[0]).publish(word.with_phase(Phase::Free));
             slab.give(&number);
         }

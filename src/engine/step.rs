@@ -7,7 +7,7 @@ use super::enqueue::{EnqueueReply, already_applied, not_fresh, put_enqueue};
 use super::journal::{self, AnswerEntry, GroupHead, Kind, NUMBERED, Prelude, StepHead};
 use super::queue::QueueId;
 use super::replay::{Applied, Begun, RequestId};
-use super::slot::{StateWord, VOLATILE};
+use super::word::{StateWord, VOLATILE};
 use super::{Confirmed, Engine, log_refusal};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{ErrorCode, Refusal};

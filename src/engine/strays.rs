@@ -3,7 +3,7 @@
 //! In a whole log these are jobs that are over and whose segment was used again. In a damaged one they may be jobs
 //! that are lost, and a person wants to know which. So they are noted only where somebody will ask.
 
-use super::slot::Phase;
+use super::word::Phase;
 use crate::base::job::JobId;
 use crate::log::LogPosition;
 use std::collections::HashMap;

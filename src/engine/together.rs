@@ -7,7 +7,7 @@ use super::enqueue::{EnqueueReply, fields_of, put_ids};
 use super::journal::{self, ChangeHead, DoneEntry, EnqueueHead, Kind, NUMBERED, Prelude};
 use super::queue::{Event, Queue, QueueId};
 use super::replay::{Applied, RequestId};
-use super::slot::{Phase, QUEUED, StateWord, VOLATILE, id_of};
+use super::word::{Phase, QUEUED, StateWord, VOLATILE, id_of};
 use super::{Confirmed, Engine};
 use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::entry::{EnqueueEntry, Verb};

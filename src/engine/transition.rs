@@ -6,7 +6,8 @@
 //! before that handle has come out.
 
 use super::slab::Slab;
-use super::slot::{Phase, QUEUED, Slot, StateWord, TURN_MASK};
+use super::slot::Slot;
+use super::word::{Phase, QUEUED, StateWord, TURN_MASK};
 use crate::log::LogPosition;
 
 /// What a handle that came out of a ready ring stands for.

@@ -1,8 +1,9 @@
 //! The state word: who may touch a job, and when its slot is free.
 
 use ackring::engine::slab::Slab;
-use ackring::engine::slot::{Fields, Phase, QUEUED, StateWord};
+use ackring::engine::slot::Fields;
 use ackring::engine::transition::Popped;
+use ackring::engine::word::{Phase, QUEUED, StateWord};
 use ackring::log::LogPosition;
 use ackring::log::tail::Tail;
 use loom::sync::Arc;
