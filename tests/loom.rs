@@ -27,6 +27,8 @@ mod slots;
 mod state;
 #[path = "loom/wake.rs"]
 mod wake;
+#[path = "loom/young.rs"]
+mod young;
 
 /// Explores `body` with at most that many preemptions, and says how much that was.
 fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {

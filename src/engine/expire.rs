@@ -1,8 +1,8 @@
 //! Time: leases that run out, jobs that become due, TTLs that pass.
 //!
-//! A lease is not entered into the wheel when it is handed out. Its handle goes into the ring of young leases,
-//! which [`Engine::timer_step`] empties every tick: most jobs are settled by then and their handles are dropped,
-//! so the wheel only sees leases that last.
+//! A lease is not entered into the wheel when it is handed out. Its slot is marked as one with a young lease, and
+//! [`Engine::timer_step`] looks at those every tick: most jobs are settled by then, so the wheel only sees leases
+//! that last.
 
 use super::change::{Cause, Change, ChangeSet};
 use super::journal::ReserveEntry;
@@ -15,95 +15,55 @@ use super::{Confirmed, Engine};
 use crate::base::job::Token;
 use crate::base::limits::{RETRY_LATER_MS, TICK_MS};
 use crate::base::queue::Durability;
-use crate::base::sync::Ordering;
 use smallvec::SmallVec;
 
-/// Young leases beyond which handing out helps to sort them, should the timer not keep up.
-const YOUNG_MAX: u64 = 1 << 20;
-/// Handles put into the ring of young leases at once.
-const WATCHED_AT_ONCE: usize = 128;
 /// Changes in one record of expiries.
 const EXPIRIES_MAX: usize = 512;
 
 impl Engine {
     /// Puts freshly leased jobs under watch.
     pub(super) fn watch_leases(&self, leased: &[ReserveEntry]) {
-        for some in leased.chunks(WATCHED_AT_ONCE) {
-            let mut slots = [0; WATCHED_AT_ONCE];
-            slots
-                .iter_mut()
-                .zip(some)
-                .for_each(|(slot, entry)| *slot = entry.slot());
-            if self.add_young(&slots[..some.len()]) > YOUNG_MAX {
-                self.sort_young_leases(2 * some.len());
-            }
-        }
+        self.young_leases
+            .mark(&self.pool, leased.iter().map(ReserveEntry::slot));
     }
 
-    /// Puts handles into the ring of young leases; says how many there were.
-    fn add_young(&self, slots: &[u32]) -> u64 {
-        // Counted before anybody can pop them and take them off the count, which would go below zero.
-        let before = self.young_len.fetch_add(slots.len() as u64, Ordering::Relaxed);
-        if self.young_leases.push(&self.pool, slots).is_err() {
-            unreachable!("the chunk pool is smaller than the slab needs");
-        }
-        before
-    }
-
-    /// Takes up to `budget` young leases; those that still last go into the wheel. Says how many it took.
-    fn sort_young_leases(&self, budget: usize) -> usize {
+    /// Puts young leases that still last into the wheel.
+    fn sort_young_leases(&self) {
         let slots = self.slab.all();
-        let mut handles = [0; 256];
-        let mut total = 0;
-        while total < budget {
-            let taken = self.young_leases.pop(&self.pool, &mut handles);
-            if taken == 0 {
-                break;
-            }
-            total += taken;
-            self.young_len.fetch_sub(taken as u64, Ordering::Relaxed);
-            let mut lasting: SmallVec<[Entry; 64]> = SmallVec::new();
-            let mut busy: SmallVec<[u32; 8]> = SmallVec::new();
-            for number in &handles[..taken] {
-                let slot = slots.slot(*number);
-                let word = slot.state();
-                // Settled already: so are nearly all of them.
-                if !word.is(Phase::Leased) && !word.is(Phase::Busy) {
-                    continue;
-                }
-                match word.phase() {
-                    // May come back as a lease (an extension), so it must not be forgotten.
-                    Phase::Busy => busy.push(*number),
-                    Phase::Leased if !word.has(TIMED) => {
-                        let at_ms = slot.at_ms();
-                        // Success means that the word, and so the deadline read before, was current.
-                        if slot.exchange(word, word.with(TIMED)).is_ok() {
-                            let watch = Watch::Deadline(word.attempt());
-                            lasting.push(Entry::new(at_ms, id_of(*number, word), watch));
-                        } else {
-                            busy.push(*number);
-                        }
+        let mut lasting: SmallVec<[Entry; 64]> = SmallVec::new();
+        let mut busy: SmallVec<[u32; 8]> = SmallVec::new();
+        self.young_leases.take(&self.pool, |number| {
+            let slot = slots.slot(number);
+            let word = slot.state();
+            match word.phase() {
+                // May come back as a lease (an extension), so it must not be forgotten.
+                Phase::Busy => busy.push(number),
+                Phase::Leased if !word.has(TIMED) => {
+                    let at_ms = slot.at_ms();
+                    // Success means that the word, and so the deadline read before, was current.
+                    if slot.exchange(word, word.with(TIMED)).is_ok() {
+                        let watch = Watch::Deadline(word.attempt());
+                        lasting.push(Entry::new(at_ms, id_of(number, word), watch));
+                    } else {
+                        busy.push(number);
                     }
-                    _ => {}
                 }
+                // Settled already: so are nearly all of them.
+                _ => {}
             }
-            if !lasting.is_empty() {
-                let mut wheel = self.wheel.lock();
-                lasting.into_iter().for_each(|entry| wheel.insert(entry));
-            }
-            if !busy.is_empty() {
-                self.add_young(&busy);
-                // They are looked at again with the next tick, not now.
-                break;
-            }
+        });
+        if !lasting.is_empty() {
+            let mut wheel = self.wheel.lock();
+            lasting.into_iter().for_each(|entry| wheel.insert(entry));
         }
-        total
+        // They are looked at again with the next tick.
+        self.young_leases.mark(&self.pool, busy);
     }
 
     /// The timer agent: gives expired leases back, makes due jobs ready, ends jobs whose TTL passed. To be called
     /// every [`TICK_MS`]; handles about `budget` deadlines and says how many. More than 0: call again at once.
     pub fn timer_step(&self, now_ms: u64, budget: usize) -> usize {
-        self.sort_young_leases(self.young_len.load(Ordering::Relaxed) as usize);
+        self.sort_young_leases();
         let mut fired = Vec::new();
         self.wheel.lock().advance(now_ms, budget, &mut fired);
         let mut set = ChangeSet::default();
@@ -363,9 +323,9 @@ mod tests {
         }
     }
 
-    /// Whoever helped the timer met a job that somebody had taken, put it back, helped again, met it again.
+    /// A job that somebody settles while the timer looks may come back as a lease, which must end all the same.
     #[test]
-    fn helping_the_timer_beside_a_job_that_was_being_settled_overflowed_the_stack() {
+    fn a_lease_that_was_held_while_the_timer_looked_is_not_forgotten() {
         let config = EngineConfig {
             slots: 64,
             segment_bytes: 64 * 1024,
@@ -391,13 +351,11 @@ mod tests {
         let slot = engine.slab.slot(leased.0[0].id.slot());
         let word = slot.state();
         assert!(slot.take(word), "as one who settles it");
-        engine.young_len.fetch_add(YOUNG_MAX, Ordering::Relaxed);
+        assert_eq!(engine.timer_step(NOW_MS, 100), 0);
         engine
             .reserve(&[queue], 1, 100, RequestId::NONE, NOW_MS, &mut leased)
             .unwrap();
-        engine.young_len.fetch_sub(YOUNG_MAX, Ordering::Relaxed);
         slot.publish(word);
-        // Neither lease was forgotten.
         while engine.timer_step(NOW_MS + 1_000, 100) > 0 {}
         assert_eq!(engine.queue_stats(queue).unwrap().counts.leased, 0);
     }

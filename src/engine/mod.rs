@@ -60,6 +60,8 @@ mod together;
 mod told;
 pub mod transition;
 pub mod word;
+#[doc(hidden)]
+pub mod young;
 
 pub use config::{EngineConfig, OnProgress, RecoveredQueue, RecoverySummary};
 pub use deliver::{DeliveryHead, DeliverySink};
@@ -75,9 +77,9 @@ pub use together::{Numbered, Together};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, Ordering};
 use crate::log::{Log, LogError, LogPosition, SegmentInfo};
-use crate::ring::{ChunkPool, Ring};
+use crate::ring::ChunkPool;
 use dedupe::Dedupe;
 use generations::Generations;
 use parking_lot::Mutex;
@@ -87,6 +89,7 @@ use replay::{Applied, Sessions};
 use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use timer::Wheel;
+use young::YoungLeases;
 
 /// Called after jobs became ready in a queue for which somebody waits: the queue, the bits of those who wait, and
 /// how many jobs there are.
@@ -120,8 +123,7 @@ pub struct Engine {
     dedupe: Dedupe,
     wheel: Mutex<Wheel>,
     /// Deliveries whose lease is not in the wheel yet; most are settled before they would have to be.
-    young_leases: Ring,
-    young_len: AtomicU64,
+    young_leases: YoungLeases,
     waker: OnceLock<Waker>,
     queue_defaults: QueueOptions,
     reclaim: Mutex<reclaim::Reclaim>,

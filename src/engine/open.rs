@@ -10,11 +10,12 @@ use super::reclaim::Reclaim;
 use super::recover::Recovery;
 use super::registry::Registry;
 use super::timer::Wheel;
+use super::young::YoungLeases;
 use super::{Engine, admin, codec};
 use crate::base::limits::SLOTS_MAX;
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, Ordering};
 use crate::log::{Log, LogConfig, OpenError, Reading, Room};
-use crate::ring::{ChunkPool, Ring};
+use crate::ring::ChunkPool;
 use parking_lot::Mutex;
 use std::io;
 use std::ops::ControlFlow;
@@ -90,8 +91,7 @@ impl Engine {
             sessions: std::mem::take(&mut recovery.sessions),
             dedupe: std::mem::take(&mut recovery.dedupe),
             wheel: Mutex::new(Wheel::new(now_ms)),
-            young_leases: Ring::default(),
-            young_len: AtomicU64::new(0),
+            young_leases: YoungLeases::new(config.slots),
             waker: OnceLock::new(),
             queue_defaults: config.queue_defaults,
             reclaim: Mutex::new(Reclaim::default()),
@@ -230,12 +230,12 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
     registry.number_from(recovery.queues_seen);
 }
 
-/// Young leases, and the last chunk of each ring. Costs address space until used; but a fuzzer opens hundreds of engines
+/// The last chunk of each ring. Costs address space until used; but a fuzzer opens hundreds of engines
 /// a second, each with a few queues, and AddressSanitizer writes an eighth of what is allocated and of what is freed.
 const CHUNKS_BESIDES: usize = if cfg!(fuzzing) { 1 << 12 } else { 1 << 20 };
 
-/// Chunks that hold every slot's handle in a ready ring and in a retention at once, and young leases besides. A
+/// Chunks that hold every slot's handle in a ready ring and in a retention at once, and the words of young leases besides. A
 /// chunk of a chain holds at least three handles, apart from the last of each ring.
 fn chunks_for(slots: u32) -> usize {
-    slots as usize + CHUNKS_BESIDES
+    slots as usize + YoungLeases::words_for(slots) + CHUNKS_BESIDES
 }
