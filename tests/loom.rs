@@ -17,6 +17,8 @@ mod eventcount;
 mod group;
 #[path = "loom/log.rs"]
 mod log;
+#[path = "loom/moved.rs"]
+mod moved;
 #[path = "loom/queue.rs"]
 mod queue;
 #[path = "loom/ring.rs"]

@@ -19,6 +19,11 @@ mod imp {
     pub(crate) fn yield_now() {
         std::thread::yield_now();
     }
+
+    /// Stands between a SeqCst read-modify-write and a SeqCst load, which need no fence: loom takes such accesses for
+    /// AcqRel, and knows the one order of all of them as that of fences only.
+    #[inline]
+    pub(crate) fn model_fence() {}
 }
 
 #[cfg(loom)]
@@ -51,6 +56,11 @@ mod imp {
     /// As [`spin_hint`]: under loom both hand over to another thread.
     pub(crate) fn yield_now() {
         loom::thread::yield_now();
+    }
+
+    /// What two SeqCst accesses are to each other.
+    pub(crate) fn model_fence() {
+        fence(Ordering::SeqCst);
     }
 }
 

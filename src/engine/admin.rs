@@ -9,7 +9,6 @@ use super::replay::{Applied, Begun, RequestId};
 use super::{Confirmed, Engine, log_refusal, replayed};
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::queue::{Durability, QueueOptions};
-use crate::base::sync::Ordering;
 use crate::log::Room;
 use zerocopy::IntoBytes;
 
@@ -211,7 +210,7 @@ impl Engine {
         let (at, end) = self
             .append(Kind::Queue, flags, &body, room, now_ms)
             .map_err(log_refusal)?;
-        queue.defined_at.store(at.raw(), Ordering::Release);
+        queue.set_defined_at(at);
         definitions.defined(at, end, Some(queue_record(queue)));
         queue.counters.forget_told_events();
         let level = if self.logged {

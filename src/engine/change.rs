@@ -3,9 +3,10 @@
 //! Acks without a result are by far the most frequent and carry nothing but their slot and word; everything else
 //! is a [`Change`] with the job's fields as they will be.
 
+use super::counters::Event;
 use super::finish::Finished;
 use super::journal::{self, ChangeEntry, ChangeHead, DoneEntry, Kind, NUMBERED, Prelude, RefusedEntry};
-use super::queue::{Event, QueueId};
+use super::queue::QueueId;
 use super::replay::{Applied, RequestId};
 use super::slot::Fields;
 use super::timer::{Entry, Watch};

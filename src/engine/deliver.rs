@@ -2,7 +2,7 @@
 
 use super::enqueue::already_applied;
 use super::journal::{Kind, ReserveEntry, parse_reserve};
-use super::queue::{Event, Queue, QueueId};
+use super::queue::{Queue, QueueId};
 use super::replay::{Applied, RequestId};
 use super::reserve::Taken;
 use super::slot::{Fields, Slot};
@@ -188,8 +188,7 @@ fn token_of(entry: &ReserveEntry) -> Token {
 
 fn count_delivered(counted: Option<(&Queue, u64)>) {
     if let Some((queue, n)) = counted {
-        queue.counters.moved(Phase::Ready, Phase::Leased, n);
-        queue.counters.count(Event::Delivered, n);
+        queue.counters.delivered(n);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::admit::Admitted;
 use super::dedupe::Keys;
 use super::journal::{self, ChangeHead, EnqueueHead, Group, Kind, NUMBERED, Prelude};
-use super::queue::{Event, Queue, QueueId};
+use super::queue::{Queue, QueueId};
 use super::replay::{Applied, Begun, RequestId};
 use super::slot::Fields;
 use super::timer::{Entry, Watch};
@@ -189,9 +189,7 @@ impl Engine {
             }
             next += 1;
         }
-        queue.counters.count(Event::Enqueued, next as u64);
-        queue.counters.arrived(Phase::Ready, ready);
-        queue.counters.arrived(Phase::Scheduled, next as u64 - ready);
+        queue.counters.accepted(ready, next as u64 - ready);
         self.push_run(queue, run_level, &admitted.slots[run_from..next]);
         if !timers.is_empty() {
             let mut wheel = self.wheel.lock();
@@ -222,8 +220,7 @@ impl Engine {
             body = body.plus(pad8(payload_len as usize) as u32);
         }
         let count = admitted.len() as u64;
-        queue.counters.count(Event::Enqueued, count);
-        queue.counters.arrived(Phase::Ready, count);
+        queue.counters.accepted(count, 0);
         queue.push_ready(&self.pool, 0, &admitted.slots);
     }
 

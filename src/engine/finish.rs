@@ -1,7 +1,8 @@
 //! The end of jobs: counted, kept for as long as the queue's retention says, then forgotten and their slots freed.
 
 use super::Engine;
-use super::queue::{Event, Queue, QueueId};
+use super::counters::Event;
+use super::queue::{Queue, QueueId};
 use super::slot::Slot;
 use super::word::{Phase, StateWord, VOLATILE};
 use crate::base::plant::{Plant, is_planted};
@@ -112,14 +113,9 @@ impl Engine {
         let Some(run) = finished.run.take() else { return };
         let count = finished.handles.len() as u64;
         let queue = run.queue;
-        queue.counters.moved(run.from, run.to, count);
         let is_miscounted = is_planted(Plant::MiscountExpired) && run.to == Phase::Expired;
-        queue
-            .counters
-            .vacate(count, if is_miscounted { 0 } else { run.bytes });
-        if let Some(event) = run.event {
-            queue.counters.count(event, count);
-        }
+        let bytes = if is_miscounted { 0 } else { run.bytes };
+        queue.counters.ended(run.from, run.to, count, bytes, run.event);
         self.retain_finished(queue, &finished.handles);
         finished.handles.clear();
     }

@@ -23,6 +23,8 @@ mod change;
 mod codec;
 mod config;
 mod copy;
+#[doc(hidden)]
+pub mod counters;
 mod dedupe;
 mod definitions;
 mod deliver;
@@ -35,6 +37,8 @@ mod generations;
 pub mod journal;
 mod loss;
 mod loss_report;
+#[doc(hidden)]
+pub mod moved;
 mod open;
 mod pending_key;
 mod purged;
@@ -55,6 +59,7 @@ pub mod slot;
 mod status;
 mod step;
 mod strays;
+mod tally;
 mod timer;
 mod together;
 mod told;

@@ -13,7 +13,7 @@ use super::timer::Wheel;
 use super::young::YoungLeases;
 use super::{Engine, admin, codec};
 use crate::base::limits::SLOTS_MAX;
-use crate::base::sync::{AtomicBool, Ordering};
+use crate::base::sync::AtomicBool;
 use crate::log::{Log, LogConfig, OpenError, Reading, Room};
 use crate::ring::ChunkPool;
 use parking_lot::Mutex;
@@ -130,7 +130,7 @@ impl Engine {
             let body = codec::encode(&admin::queue_record(queue));
             let defined = self.append(Kind::Queue, 0, &body, Room::Migrate, now_ms);
             let (at, end) = defined.map_err(|error| OpenError::Config(error.to_string()))?;
-            queue.defined_at.store(at.raw(), Ordering::Release);
+            queue.set_defined_at(at);
             queue.definition.lock().defined(at, end, None);
         }
         Ok(())
@@ -219,7 +219,7 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
         if record.deleted {
             queue.set_deleted();
         }
-        queue.defined_at.store(position.raw(), Ordering::Release);
+        queue.set_defined_at(*position);
         let events = recovery.events.get(index);
         queue.definition.lock().restore(*position, events);
         if let Some(events) = events {

@@ -1,11 +1,11 @@
-//! One queue: its rings, its counters, who waits for it.
+//! One queue: its rings, who waits for it, and what is known of it as a whole.
 
+use super::counters::Counters;
 use super::definitions::Definitions;
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::PRIORITIES;
 use crate::base::queue::{Durability, QueueCounts, QueueOptions};
 use crate::base::sync::{AtomicBool, AtomicU32, AtomicU64, Lock, Ordering, fence};
-use crate::engine::word::Phase;
 use crate::log::LogPosition;
 use crate::ring::{ChunkPool, Ring, RingRef, Rings};
 use crossbeam_utils::CachePadded;
@@ -14,124 +14,6 @@ use std::collections::{BTreeMap, VecDeque};
 /// Numbers a queue for as long as the engine is open. Not stable across restarts; names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u32);
-
-/// Gauges and counters; all Relaxed, since no decision rests on their order. A sum that is read while jobs move
-/// may be off by the jobs in motion.
-#[derive(Default)]
-pub struct Counters {
-    /// Jobs by phase, indexed by its number.
-    by_phase: [AtomicU64; 8],
-    /// Jobs that count against the capacity.
-    jobs: AtomicU64,
-    /// Their bytes.
-    bytes: AtomicU64,
-    /// Events, in the order of [`Event`].
-    events: [AtomicU64; 10],
-    /// Sum of the events when they were last logged.
-    told_events: AtomicU64,
-}
-
-/// What is counted once and never goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Event {
-    /// A job was accepted.
-    Enqueued,
-    /// A job was acked.
-    Done,
-    /// A job was handed out.
-    Delivered,
-    /// A delivery was nacked or rejected.
-    Failed,
-    /// A lease ran out.
-    LeaseExpired,
-    /// A delivery was given back.
-    Released,
-    /// A job became dead.
-    Buried,
-    /// A dead job came back.
-    Redriven,
-    /// A job was cancelled.
-    Cancelled,
-    /// A job passed its TTL.
-    Expired,
-}
-
-impl Counters {
-    /// Moves `n` jobs from one phase to another in the gauges.
-    pub fn moved(&self, from: Phase, to: Phase, n: u64) {
-        self.left(from, n);
-        self.arrived(to, n);
-    }
-
-    /// `n` jobs arrived in a phase.
-    pub fn arrived(&self, phase: Phase, n: u64) {
-        if let Some(gauge) = self.by_phase.get(phase as usize) {
-            gauge.fetch_add(n, Ordering::Relaxed);
-        }
-    }
-
-    /// `n` jobs left a phase.
-    pub fn left(&self, phase: Phase, n: u64) {
-        if let Some(gauge) = self.by_phase.get(phase as usize) {
-            gauge.fetch_sub(n, Ordering::Relaxed);
-        }
-    }
-
-    /// `n` jobs left the phase of that number.
-    pub fn left_number(&self, phase: usize, n: u64) {
-        self.by_phase[phase].fetch_sub(n, Ordering::Relaxed);
-    }
-
-    /// Something happened `n` times.
-    pub fn count(&self, event: Event, n: u64) {
-        self.events[event as usize].fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// Counts `jobs` and `bytes` against the capacity without asking (recovery, redrive).
-    pub fn occupy(&self, jobs: u64, bytes: u64) {
-        self.jobs.fetch_add(jobs, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Gives capacity back.
-    pub fn vacate(&self, jobs: u64, bytes: u64) {
-        self.jobs.fetch_sub(jobs, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes of the jobs that are not finished.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// The counters as they stand, for the log.
-    pub fn events(&self) -> [u64; 10] {
-        std::array::from_fn(|event| self.events[event].load(Ordering::Relaxed))
-    }
-
-    /// Sum of the events when they were last logged.
-    pub fn told_events(&self) -> u64 {
-        self.told_events.load(Ordering::Relaxed)
-    }
-
-    /// The events were logged when their sum was this.
-    pub fn set_told_events(&self, sum: u64) {
-        self.told_events.store(sum, Ordering::Relaxed);
-    }
-
-    /// The events are to be logged again: what told of them may go before the record that tells of the queue now.
-    pub fn forget_told_events(&self) {
-        self.told_events.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// Takes counts over from the log.
-    pub fn restore_events(&self, events: &[u64; 10]) {
-        for (counter, value) in self.events.iter().zip(events) {
-            counter.store(*value, Ordering::Relaxed);
-        }
-    }
-}
 
 /// One queue.
 pub struct Queue {
@@ -160,7 +42,7 @@ pub struct Queue {
     paused: AtomicBool,
     deleted: AtomicBool,
     /// Where its definition stands in the log.
-    pub defined_at: AtomicU64,
+    defined_at: AtomicU64,
     /// Gauges and counters.
     pub counters: CachePadded<Counters>,
 }
@@ -189,8 +71,7 @@ impl Queue {
 
     /// Counts a batch against the capacity, or refuses it whole.
     pub fn admit(&self, jobs: u64, bytes: u64) -> Result<(), Refusal> {
-        let jobs_before = self.counters.jobs.fetch_add(jobs, Ordering::Relaxed);
-        let bytes_before = self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let (jobs_before, bytes_before) = self.counters.add_room(jobs, bytes);
         let jobs_fit = jobs_before + jobs <= self.options.capacity_jobs;
         if jobs_fit && bytes_before + bytes <= self.options.capacity_bytes {
             return Ok(());
@@ -401,7 +282,9 @@ impl Queue {
 
     /// Deletes it; says whether it was this call that did.
     pub fn set_deleted(&self) -> bool {
-        !self.deleted.swap(true, Ordering::AcqRel)
+        let was_deleted = self.deleted.swap(true, Ordering::AcqRel);
+        self.counters.mark.set();
+        !was_deleted
     }
 
     /// Announces a waiter before it looks a last time and sleeps. SeqCst pairs with [`waiters`](Self::waiters):
@@ -425,30 +308,7 @@ impl Queue {
 
     /// The numbers for people.
     pub fn counts(&self) -> QueueCounts {
-        // A job may leave before its arrival is counted; for that moment the gauge is below zero.
-        let gauge = |phase: Phase| {
-            let gauge = self.counters.by_phase[phase as usize].load(Ordering::Relaxed);
-            if gauge > i64::MAX as u64 { 0 } else { gauge }
-        };
-        let event = |event: Event| self.counters.events[event as usize].load(Ordering::Relaxed);
-        QueueCounts {
-            ready: gauge(Phase::Ready),
-            scheduled: gauge(Phase::Scheduled),
-            leased: gauge(Phase::Leased),
-            dead: gauge(Phase::Dead),
-            kept: gauge(Phase::Done) + gauge(Phase::Cancelled) + gauge(Phase::Expired),
-            bytes: self.counters.bytes.load(Ordering::Relaxed),
-            enqueued: event(Event::Enqueued),
-            done: event(Event::Done),
-            deliveries: event(Event::Delivered),
-            failures: event(Event::Failed),
-            expiries: event(Event::LeaseExpired),
-            releases: event(Event::Released),
-            buried: event(Event::Buried),
-            redriven: event(Event::Redriven),
-            cancelled: event(Event::Cancelled),
-            expired: event(Event::Expired),
-        }
+        self.counters.counts()
     }
 
     /// The durability that a confirmation of this queue stands for.
@@ -460,25 +320,17 @@ impl Queue {
     pub fn defined_at(&self) -> LogPosition {
         LogPosition::from_raw(self.defined_at.load(Ordering::Acquire))
     }
+
+    /// Its definition was logged there.
+    pub fn set_defined_at(&self, at: LogPosition) {
+        self.defined_at.store(at.raw(), Ordering::Release);
+        self.counters.mark.set();
+    }
 }
 
 /// Pushes where running out of chunks is a bug: the pool is sized for every slot at once (see `Engine::open`).
 fn push(ring: RingRef<'_>, pool: &ChunkPool, handles: &[u32]) {
     if ring.push(pool, handles).is_err() {
         unreachable!("the chunk pool is smaller than the slab needs");
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_that_leaves_before_its_arrival_is_counted_does_not_make_for_billions_of_jobs() {
-        let queue = Queue::new(QueueId(0), "q", QueueOptions::default());
-        queue.counters.left(Phase::Ready, 1);
-        assert_eq!(queue.counts().ready, 0);
-        queue.counters.arrived(Phase::Ready, 3);
-        assert_eq!(queue.counts().ready, 2);
     }
 }

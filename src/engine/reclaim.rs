@@ -7,11 +7,10 @@
 //! log-structured file system, Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
 
 use super::Engine;
-use super::journal::JobHead;
 use super::remains::Remains;
+use super::tally::Tally;
 use crate::base::plant::{Plant, is_planted};
-use crate::base::queue::Durability;
-use crate::log::{HEADER_LEN, Log, LogPosition, Statement};
+use crate::log::{Log, LogPosition, Statement};
 
 /// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
 const SLACK_SEGMENTS: usize = 4;
@@ -23,8 +22,6 @@ const OWN_SHARE: u32 = 32;
 const KEY_BYTES: u64 = 96;
 /// Time between two looks at whether stragglers should be copied, in milliseconds.
 const LOOK_INTERVAL_MS: u64 = 100;
-/// Time after which jobs that are over are counted again although nothing was logged: who logs counts a moment later.
-const COUNT_INTERVAL_MS: u64 = 1_000;
 /// Segments cleared at once.
 const CLEAR_MAX: u32 = 1_024;
 
@@ -42,11 +39,8 @@ pub(super) struct Reclaim {
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
     remains: Remains,
+    tally: Tally,
     looked_ms: u64,
-    /// Where the log ended when jobs that are over were counted last, and when that was.
-    counted: (LogPosition, u64),
-    /// What [`Engine::live_bytes`] said last, and when that was.
-    live_bytes: (u64, u64),
 }
 
 impl Engine {
@@ -57,29 +51,19 @@ impl Engine {
         self.log_late_attempts(now_ms);
         let mut work = self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget);
         if let Some(mut reclaim) = self.reclaim.try_lock() {
-            work += self.clear_oldest(&mut reclaim, now_ms);
-            if now_ms.saturating_sub(reclaim.looked_ms) >= LOOK_INTERVAL_MS {
+            let is_time_to_look = now_ms.saturating_sub(reclaim.looked_ms) >= LOOK_INTERVAL_MS;
+            if is_time_to_look {
                 reclaim.looked_ms = now_ms;
                 self.dedupe.expire_all(now_ms);
-                self.count_jobs_over(&mut reclaim, now_ms);
-                work += self.copy_volatile_stragglers(now_ms);
+                reclaim.tally.look(&self.registry);
+                self.durable.set_jobs_over(reclaim.tally.jobs_over());
+            }
+            work += self.clear_oldest(&mut reclaim, now_ms);
+            if is_time_to_look {
+                work += self.copy_volatile_stragglers(&reclaim, now_ms);
             }
         }
         work
-    }
-
-    /// Tells the log how many of its jobs are over. There may be very many queues, so where nothing was logged since the
-    /// last time they are left alone.
-    fn count_jobs_over(&self, reclaim: &mut Reclaim, now_ms: u64) {
-        let (tail, (counted_at, counted_ms)) = (self.durable.tail(), reclaim.counted);
-        if tail == counted_at && now_ms.saturating_sub(counted_ms) < COUNT_INTERVAL_MS {
-            return;
-        }
-        reclaim.counted = (tail, now_ms);
-        let queues = self.registry.each();
-        let logged = queues.filter(|queue| queue.durability() != Durability::Memory);
-        let over = logged.map(|queue| queue.counts().kept).sum();
-        self.durable.set_jobs_over(over);
     }
 
     /// A planted bug: attempts are logged long after the jobs were handed out.
@@ -114,7 +98,7 @@ impl Engine {
             return 0;
         };
         let first = oldest.sequence.max(reclaim.cleared);
-        if oldest.sequence < first && oldest.live > 0 && self.wants_copies(reclaim, oldest.sequence, now_ms) {
+        if oldest.sequence < first && oldest.live > 0 && self.wants_copies(reclaim, oldest.sequence) {
             // A job that was just being accepted when its segment was looked through is known only now.
             self.copy_durable_stragglers(reclaim, oldest.sequence, now_ms);
             return 0;
@@ -128,11 +112,7 @@ impl Engine {
             info.is_some_and(|info| info.sealed && info.live == 0)
         };
         let mut last = (first..first + CLEAR_MAX).take_while(empty).last();
-        if last.is_none()
-            && oldest.sealed
-            && oldest.sequence == first
-            && self.wants_copies(reclaim, first, now_ms)
-        {
+        if last.is_none() && oldest.sealed && oldest.sequence == first && self.wants_copies(reclaim, first) {
             if !self.copy_durable_stragglers(reclaim, first, now_ms) {
                 return 0;
             }
@@ -147,7 +127,8 @@ impl Engine {
         }
         // Before what they tell is looked at: it is all told then.
         let may_be_anchored = self.may_be_anchored(oldest.sequence, last);
-        let Ok(due) = self.log_remains(&mut reclaim.remains, last, now_ms) else {
+        let Reclaim { remains, tally, .. } = reclaim;
+        let Ok(due) = self.log_remains(remains, tally, last, now_ms) else {
             return 0;
         };
         let until = match is_planted(Plant::RecycleEarly) {
@@ -183,24 +164,32 @@ impl Engine {
         anchored.unwrap_or(false)
     }
 
+    /// Whether the tally is what a walk over all queues gives: for tests, while nothing else goes on.
+    #[doc(hidden)]
+    pub fn is_tally_right(&self) -> bool {
+        let mut reclaim = self.reclaim.lock();
+        reclaim.tally.look(&self.registry);
+        reclaim.tally.is_right(&self.registry)
+    }
+
     pub(super) fn clear(&self, reclaim: &mut Reclaim, sequence: u32) {
         reclaim.cleared = sequence + 1;
         self.durable.set_hold(reclaim.cleared);
     }
 
     /// Memory is reclaimed by the log itself once a segment is empty; only stragglers need help.
-    fn copy_volatile_stragglers(&self, now_ms: u64) -> usize {
+    fn copy_volatile_stragglers(&self, reclaim: &Reclaim, now_ms: u64) -> usize {
         match self.volatile.oldest() {
-            Some(oldest) if oldest.sealed && oldest.live > 0 && self.wants_volatile_copies() => {
+            Some(oldest) if oldest.sealed && oldest.live > 0 && self.wants_volatile_copies(reclaim) => {
                 usize::from(self.copy_stragglers(&self.volatile, true, oldest.sequence, now_ms))
             }
             _ => 0,
         }
     }
 
-    fn wants_volatile_copies(&self) -> bool {
+    fn wants_volatile_copies(&self, reclaim: &Reclaim) -> bool {
         let in_use = self.volatile.segments_in_use();
-        let needed = segments_for(self.live_bytes(), &self.volatile);
+        let needed = segments_for(reclaim.tally.live_bytes(), &self.volatile);
         let is_tight = is_tight(&self.volatile);
         let slack = match (is_tight, self.volatile.segments_max() <= SMALL_LOG_SEGMENTS) {
             // A log of few segments has none to spare: whatever frees one is worth it there.
@@ -212,7 +201,7 @@ impl Engine {
     }
 
     /// Whether the jobs of segment `first`, the oldest of the durable log, are to be copied.
-    fn wants_copies(&self, reclaim: &mut Reclaim, first: u32, now_ms: u64) -> bool {
+    fn wants_copies(&self, reclaim: &mut Reclaim, first: u32) -> bool {
         let log = &self.durable;
         let (in_use, tail) = (log.segments_in_use(), log.tail().sequence());
         let is_tight = is_tight(log);
@@ -220,11 +209,10 @@ impl Engine {
             return false;
         }
         // Asked at every step; only a log that is about to refuse something needs to know to the millisecond.
-        let (counted_ms, mut live_bytes) = reclaim.live_bytes;
-        if is_tight || now_ms.saturating_sub(counted_ms) >= LOOK_INTERVAL_MS {
-            live_bytes = self.live_bytes();
-            reclaim.live_bytes = (now_ms, live_bytes);
+        if is_tight {
+            reclaim.tally.look(&self.registry);
         }
+        let live_bytes = reclaim.tally.live_bytes();
         if in_use > 2 * segments_for(live_bytes, log) + SLACK_SEGMENTS {
             return true;
         }
@@ -263,18 +251,6 @@ impl Engine {
             0
         };
         (segments * segment_bytes).max(segment_bytes / 8)
-    }
-
-    /// Bytes that copies of all jobs would have, about.
-    fn live_bytes(&self) -> u64 {
-        let per_job = (HEADER_LEN + size_of::<JobHead>()) as u64;
-        let counts = self.registry.each().map(|queue| queue.counts());
-        counts
-            .map(|counts| {
-                let jobs = counts.ready + counts.scheduled + counts.leased + counts.dead + counts.kept;
-                counts.bytes + jobs * per_job
-            })
-            .sum()
     }
 }
 

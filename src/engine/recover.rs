@@ -6,12 +6,13 @@
 //! was seen. Its body is what counts then.
 
 use super::codec::{self, KeyRecord, QueueRecord, SessionRecord};
+use super::counters::Event;
 use super::dedupe::{Dedupe, Known, body_hash};
 use super::enqueue::fields_of;
 use super::journal::{self, ChangeEntry, Group, JobHead, Kind, Prelude, ReserveEntry};
 use super::pending_key::PendingKey;
 use super::purged::Purged;
-use super::queue::{Event, QueueId};
+use super::queue::QueueId;
 use super::replay::{Applied, RequestId, SessionSnapshot, Sessions};
 use super::slab::{Slab, is_newer};
 use super::slot::{Fields, Slot};
@@ -242,7 +243,7 @@ impl Recovery {
                 });
             }
         }
-        self.count(parsed.queue, super::queue::Event::Enqueued, accepted);
+        self.count(parsed.queue, Event::Enqueued, accepted);
         Some(())
     }
 
@@ -283,11 +284,10 @@ impl Recovery {
         slot.write_at(now_ms + u64::from(entry.lease_ms.get()));
         slot.publish(known.with_attempt(entry.attempt.get()).with_phase(Phase::Leased));
         self.tell(id.slot());
-        self.count(queue, super::queue::Event::Delivered, 1);
+        self.count(queue, Event::Delivered, 1);
     }
 
     fn change(&mut self, body: &[u8], body_at: LogPosition, now_ms: u64) -> Option<()> {
-        use super::queue::Event;
         let parsed = journal::parse_change(body)?;
         for entry in parsed.done {
             if is_planted(Plant::ReviveAcked) {

@@ -3,16 +3,18 @@
 use crate::base::code::{ErrorCode, Refusal};
 use crate::base::limits::QUEUES_MAX;
 use crate::base::queue::{QueueOptions, check_queue_name};
+use crate::engine::moved::{Mark, Moved};
 use crate::engine::queue::{Queue, QueueId};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Queues are never moved once made, so a number leads to its queue by two indexes and no lock; a chunk of the
 /// table is made when its first queue is.
 pub struct Registry {
     chunks: Box<[OnceLock<Chunk>]>,
     names: RwLock<Names>,
+    moved: Arc<Moved>,
 }
 
 #[derive(Default)]
@@ -32,6 +34,7 @@ impl Registry {
         Self {
             chunks: (0..QUEUES_MAX.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             names: RwLock::new(Names::default()),
+            moved: Arc::default(),
         }
     }
 
@@ -108,10 +111,14 @@ impl Registry {
         names.next = names.next.max(next);
     }
 
-    fn place(&self, queue: Queue) -> &Queue {
+    fn place(&self, mut queue: Queue) -> &Queue {
         let index = queue.id.0 as usize;
+        queue.counters.mark = Mark::new(self.moved.clone(), queue.id.0);
         let chunk = self.chunks[index / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
-        chunk[index % CHUNK].get_or_init(|| queue)
+        let queue = chunk[index % CHUNK].get_or_init(|| queue);
+        // Who takes the mark finds the queue.
+        queue.counters.mark.set();
+        queue
     }
 
     /// Takes a deleted queue's name away, so that the name can be used again.
@@ -134,19 +141,14 @@ impl Registry {
             .collect()
     }
 
-    /// Every queue that was made or restored and is not deleted, in the order of their numbers. Takes no lock and no
-    /// memory, for those who come back several times a second and may meet a hundred thousand queues. One that is
-    /// being defined is not among them, see [`settle`](Self::settle).
-    pub fn each(&self) -> impl Iterator<Item = &Queue> {
-        let chunks = self.chunks.iter().filter_map(OnceLock::get);
-        let queues = chunks.flat_map(|chunk| chunk.iter().filter_map(OnceLock::get));
-        queues.filter(|queue| !queue.is_deleted())
-    }
-
-    /// Waits until each queue whose definition is in the log by now is among [`each`](Self::each).
-    pub fn settle(&self) {
-        // A definition is logged, and its queue put into its place, under the lock.
-        drop(self.names.read());
+    /// The queues that have moved since they were taken last, deleted ones among them, in the order of their numbers: in
+    /// any way that their counters tell of, or in that they were made, restored, defined or deleted. A queue whose
+    /// definition is in the log by now is taken, or was.
+    pub fn take_moved(&self) -> impl Iterator<Item = &Queue> {
+        // A definition is logged, and its queue put into its place and marked, under the lock.
+        let end = self.names.read().next;
+        let numbers = self.moved.take(end).into_iter();
+        numbers.filter_map(|number| self.get(QueueId(number)))
     }
 
     /// Every queue that is not deleted, by name.

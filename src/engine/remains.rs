@@ -5,9 +5,9 @@
 
 use super::codec::{self, KeyRecord, SessionRecord};
 use super::journal::Kind;
+use super::tally::Tally;
 use super::{Engine, admin};
 use crate::base::limits::ANCHOR_BYTES_MAX;
-use crate::base::sync::Ordering;
 use crate::log::{LogError, LogPosition, Room, Statement};
 use std::collections::BTreeMap;
 
@@ -76,6 +76,7 @@ impl Engine {
     pub(super) fn log_remains(
         &self,
         remains: &mut Remains,
+        tally: &mut Tally,
         sequence: u32,
         now_ms: u64,
     ) -> Result<Due, LogError> {
@@ -93,7 +94,7 @@ impl Engine {
             due.until = end;
             due.say(Kind::Generation, u64::from(high).to_le_bytes().to_vec());
         }
-        self.log_queues(&mut due, sequence, durable, now_ms)?;
+        self.log_queues(&mut due, tally, sequence, durable, now_ms)?;
         let tail = self.durable.tail().sequence();
         for session in self.sessions.needing(sequence) {
             let body = codec::encode(&SessionRecord {
@@ -132,19 +133,16 @@ impl Engine {
     fn log_queues(
         &self,
         due: &mut Due,
+        tally: &mut Tally,
         sequence: u32,
         durable: LogPosition,
         now_ms: u64,
     ) -> Result<(), LogError> {
-        self.registry.settle();
-        for queue in self.registry.each() {
-            // Most of very many queues are found to need nothing: what tells of them last stays, and is durable. A
-            // definition that is being logged has the old place until it has its new one, so it is never missed here.
-            let defined = queue.defined_at();
-            let is_told = queue.counters.told_events() == queue.counters.events().iter().sum::<u64>();
-            if is_told && (defined.is_none() || defined.sequence() > sequence && defined < durable) {
+        tally.look(&self.registry);
+        for id in tally.untold(sequence, durable) {
+            let Some(queue) = self.registry.get(id) else {
                 continue;
-            }
+            };
             // In the order in which definitions come into force, and never behind a deletion.
             let mut definitions = queue.definition.lock();
             if queue.is_deleted() {
@@ -157,9 +155,10 @@ impl Engine {
                 record.events = Some(events);
                 let (at, end) =
                     self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
-                queue.defined_at.store(at.raw(), Ordering::Release);
+                queue.set_defined_at(at);
                 queue.counters.set_told_events(sum);
                 definitions.tell(at, end, Some(events));
+                tally.look_at(queue);
             }
             if let Some(needed) = definitions.needed(sequence, durable) {
                 due.until = due.until.max(needed.until);

@@ -5,7 +5,7 @@
 use super::change::{ChangeSet, Logged};
 use super::enqueue::{EnqueueReply, fields_of, put_ids};
 use super::journal::{self, ChangeHead, DoneEntry, EnqueueHead, Kind, NUMBERED, Prelude};
-use super::queue::{Event, Queue, QueueId};
+use super::queue::{Queue, QueueId};
 use super::replay::{Applied, RequestId};
 use super::word::{Phase, QUEUED, StateWord, VOLATILE, id_of};
 use super::{Confirmed, Engine};
@@ -153,8 +153,7 @@ impl Engine {
                 slot.publish(slot.state().with_phase(Phase::Ready).with(QUEUED));
             }
         }
-        queue.counters.count(Event::Enqueued, count as u64);
-        queue.counters.arrived(Phase::Ready, count as u64);
+        queue.counters.accepted(count as u64, 0);
         queue.push_ready(&self.pool, priority, &slots);
         self.sessions.finish_together(session, &applied);
         Some(())

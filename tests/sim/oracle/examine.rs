@@ -42,6 +42,12 @@ impl Oracle {
     /// Looks at everything in the engine. Requests may be on their way, but no call is.
     pub fn at_rest(&mut self, engine: &Engine) {
         self.tick();
+        if !engine.is_tally_right() {
+            broken!(
+                "tally",
+                "queues that moved were missed by who sums up over all queues"
+            );
+        }
         self.examine(engine);
     }
 
