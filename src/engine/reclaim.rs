@@ -85,9 +85,8 @@ impl Engine {
     /// if it is worth emptying.
     fn clear_oldest(&self, reclaim: &mut Reclaim, now_ms: u64) -> usize {
         if let Some((sequence, until)) = reclaim.pending {
-            // At once, and not when it is time to: meanwhile jobs come at full speed, and each of their segments that can
-            // not go yet is one more to be made and written.
-            if self.durable.durable() < until && self.durable.sync().is_err() {
+            let durable = self.durable.durable();
+            if durable < until && (!self.is_worth_a_sync(reclaim) || self.durable.sync().is_err()) {
                 return 0;
             }
             reclaim.pending = None;
@@ -148,6 +147,21 @@ impl Engine {
             reclaim.pending = Some((last, until));
         }
         1
+    }
+
+    /// Whether segments that wait for the disk are worth a sync of their own, before it is time for one. They are where
+    /// the log is short, and where it has grown well beyond what is needed: jobs come at full speed meanwhile, and each
+    /// of their segments that cannot go yet is one more to be made and written. Where the log is mostly what is needed,
+    /// keys above all, to go round faster would be to log that again more often.
+    fn is_worth_a_sync(&self, reclaim: &Reclaim) -> bool {
+        let log = &self.durable;
+        let needed = segments_for(self.needed_bytes(reclaim), log);
+        is_short(log) || log.segments_in_use() > 2 * needed + SLACK_SEGMENTS
+    }
+
+    /// Bytes that copies of all jobs and keys would have, about.
+    fn needed_bytes(&self, reclaim: &Reclaim) -> u64 {
+        reclaim.tally.live_bytes() + self.dedupe.len() as u64 * KEY_BYTES
     }
 
     /// Whether the segments up to `last` could be gone now but for what they tell besides jobs: from then on an anchor
@@ -219,7 +233,7 @@ impl Engine {
         if !is_tight {
             return false;
         }
-        let needed_bytes = live_bytes + self.dedupe.len() as u64 * KEY_BYTES;
+        let needed_bytes = self.needed_bytes(reclaim);
         reclaim.needed_bytes = reclaim.needed_bytes.max(needed_bytes);
         if first < reclaim.round_until {
             return true;
