@@ -14,6 +14,7 @@ use crate::log::dir::{ANCHOR_NAME, Directory, may_pass};
 use crate::log::disk::DiskFile;
 use crate::log::error::{Corruption, LogError, OpenError};
 use crate::log::examine::Examined;
+use crate::log::header;
 use crate::log::header::DATA_START;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
@@ -28,8 +29,8 @@ const HEAD_LEN: usize = 56;
 const STATEMENT_HEAD_LEN: usize = 8;
 /// Numbers stay below: so far from the end that none is ever reached by counting on.
 pub(super) const NUMBERS_END: u64 = 1 << 62;
-/// Sequence numbers stay below.
-const CLEARED_END: u32 = 1 << 30;
+/// Behind the highest sequence number that a segment has.
+const CLEARED_MAX: u32 = header::NUMBERS_END;
 
 /// Something that the log told in a segment that is gone, as a record of the engine's has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Anchor {
             cleared: u32_at(40)?,
             statements: Vec::new(),
         };
-        let is_possible = (1..NUMBERS_END).contains(&anchor.number) && anchor.cleared < CLEARED_END;
+        let is_possible = (1..NUMBERS_END).contains(&anchor.number) && anchor.cleared <= CLEARED_MAX;
         let all = HEAD_LEN.checked_add(u32_at(44)? as usize)?;
         let bytes = slot.get(..all).filter(|_| is_possible)?;
         let covered = [&bytes[..48], &[0; 4], &bytes[52..]];
@@ -324,7 +325,7 @@ impl Log {
             return Err(self.poisoned_error());
         }
         let slot_bytes = self.segment_bytes.min(ANCHOR_BYTES_MAX) as usize;
-        if HEAD_LEN + slot_len(&statements) > slot_bytes || cleared >= CLEARED_END {
+        if HEAD_LEN + slot_len(&statements) > slot_bytes || cleared > CLEARED_MAX {
             return Ok(false);
         }
         let mut anchors = self.anchors.lock();
@@ -395,6 +396,15 @@ mod tests {
         assert_eq!(Anchor::parse(&slot, [8; 16]), None);
         let places: Vec<_> = sample().records().map(|record| record.position).collect();
         assert_eq!(places, [LogPosition::new(3, DATA_START); 3]);
+    }
+
+    /// A log that had come to a high segment did not open again once it had said anything here.
+    #[test]
+    fn an_anchor_of_segments_with_high_numbers_could_not_be_read() {
+        for cleared in [1 << 30, CLEARED_MAX] {
+            let anchor = Anchor { cleared, ..sample() };
+            assert_eq!(Anchor::parse(&anchor.encode(ID), ID), Some(anchor));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const MAGIC: [u8; 8] = *b"ackringL";
 /// Length of a segment's header, in bytes. The first record follows it.
 pub const SEGMENT_HEADER_LEN: usize = 64;
 /// Sequence and boot numbers stay below: so far from the end that none is ever reached by counting on.
-const NUMBERS_END: u32 = 1 << 31;
+pub(super) const NUMBERS_END: u32 = 1 << 31;
 /// [`SEGMENT_HEADER_LEN`] as an offset.
 pub(crate) const DATA_START: u32 = SEGMENT_HEADER_LEN as u32;
 
