@@ -17,6 +17,8 @@ use crate::base::limits::{RETRY_LATER_MS, TICK_MS};
 use crate::base::queue::Durability;
 use smallvec::SmallVec;
 
+/// Entries that go into the wheel under one lock.
+const ENTERED_AT_ONCE: usize = 256;
 /// Changes in one record of expiries.
 const EXPIRIES_MAX: usize = 512;
 
@@ -30,7 +32,7 @@ impl Engine {
     /// Puts young leases that still last into the wheel.
     fn sort_young_leases(&self) {
         let slots = self.slab.all();
-        let mut lasting: SmallVec<[Entry; 64]> = SmallVec::new();
+        let mut lasting: SmallVec<[Entry; ENTERED_AT_ONCE]> = SmallVec::new();
         let mut busy: SmallVec<[u32; 8]> = SmallVec::new();
         self.young_leases.take(&self.pool, |number| {
             let slot = slots.slot(number);
@@ -44,6 +46,10 @@ impl Engine {
                     if slot.exchange(word, word.with(TIMED)).is_ok() {
                         let watch = Watch::Deadline(word.attempt());
                         lasting.push(Entry::new(at_ms, id_of(number, word), watch));
+                        // Others that want the wheel do not wait for all of them.
+                        if lasting.len() == ENTERED_AT_ONCE {
+                            self.enter(&mut lasting);
+                        }
                     } else {
                         busy.push(number);
                     }
@@ -52,12 +58,17 @@ impl Engine {
                 _ => {}
             }
         });
-        if !lasting.is_empty() {
-            let mut wheel = self.wheel.lock();
-            lasting.into_iter().for_each(|entry| wheel.insert(entry));
-        }
+        self.enter(&mut lasting);
         // They are looked at again with the next tick.
         self.young_leases.mark(&self.pool, busy);
+    }
+
+    /// Puts entries into the wheel; none are left.
+    fn enter(&self, entries: &mut SmallVec<[Entry; ENTERED_AT_ONCE]>) {
+        if !entries.is_empty() {
+            let mut wheel = self.wheel.lock();
+            entries.drain(..).for_each(|entry| wheel.insert(entry));
+        }
     }
 
     /// The timer agent: gives expired leases back, makes due jobs ready, ends jobs whose TTL passed. To be called
