@@ -40,8 +40,8 @@ STAGES = [
     ("ready ring", r"ackring::ring::"),
     ("reserve: take, log, deliver", r"engine::(reserve|deliver)"),
     ("settle, finish, free the slot", r"engine::(settle|change|finish|transition|bulk|retention|journal)|base::batch::settle"),
-    ("timers and young leases", r"engine::(expire|timer|wheel)"),
-    ("log: claim, commit, prefix, reclaim", r"ackring::log::|engine::(reclaim|remains)"),
+    ("timers and young leases", r"engine::(expire|timer|wheel|young)"),
+    ("log: claim, commit, prefix, reclaim", r"ackring::log::|engine::(reclaim|remains|tally|moved|copy|definitions)"),
     ("sessions", r"engine::replay|hash"),
     ("load tool and client", r"cli::|client::|hdrhistogram"),
 ]
