@@ -230,12 +230,12 @@ fn restore_queues(registry: &Registry, recovery: &Recovery) {
     registry.number_from(recovery.queues_seen);
 }
 
-/// The last chunk of each ring. Costs address space until used; but a fuzzer opens hundreds of engines
-/// a second, each with a few queues, and AddressSanitizer writes an eighth of what is allocated and of what is freed.
+/// The last chunk of each ring. Costs address space until used; but a fuzzer opens hundreds of engines a second, each
+/// with a few queues, and AddressSanitizer writes an eighth of what is allocated and of what is freed.
 const CHUNKS_BESIDES: usize = if cfg!(fuzzing) { 1 << 12 } else { 1 << 20 };
 
-/// Chunks that hold every slot's handle in a ready ring and in a retention at once, and the words of young leases besides. A
-/// chunk of a chain holds at least three handles, apart from the last of each ring.
+/// Chunks that hold every slot's handle in a ready ring and in a retention at once, and the words of young leases
+/// besides. A chunk of a chain holds at least three handles, apart from the last of each ring.
 fn chunks_for(slots: u32) -> usize {
     slots as usize + YoungLeases::words_for(slots) + CHUNKS_BESIDES
 }
