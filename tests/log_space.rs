@@ -8,8 +8,8 @@
 mod log_common;
 
 use ackring::limits::{
-    LOG_KEPT_BY_HAND_OUT_BYTES, SEGMENT_BYTES_MIN, SEGMENTS_FOR_COPIES, SEGMENTS_READY, SEGMENTS_SPARE,
-    SYNC_INTERVAL_MS,
+    HOT_SEGMENT_BYTES_MIN, HOT_SEGMENT_PART, LOG_KEPT_BY_HAND_OUT_BYTES, SEGMENT_BYTES_MIN,
+    SEGMENTS_FOR_COPIES, SEGMENTS_READY, SEGMENTS_SPARE, SYNC_INTERVAL_MS,
 };
 use ackring::log::{HEADER_LEN, Log, LogConfig, LogError, LogPosition, Room};
 use log_common::{NOW_MS, append, durable_config, open, segment_files};
@@ -436,4 +436,90 @@ fn a_refused_pin_let_go_of_what_others_held_or_filled_the_log_for_ever() {
         settle_down(&log, &mut now_ms);
         assert!(log.oldest().unwrap().sequence > held.sequence());
     }
+}
+
+/// A log in memory of so many segments that are large enough to be left early.
+fn in_memory(segments: u64) -> LogConfig {
+    let segment_bytes = HOT_SEGMENT_BYTES_MIN * HOT_SEGMENT_PART;
+    LogConfig {
+        segment_bytes,
+        log_bytes_max: segments * u64::from(segment_bytes),
+        ..LogConfig::default()
+    }
+}
+
+/// Appends a record of 64 KiB with a job.
+fn append_large(log: &Log) -> Result<LogPosition, LogError> {
+    const LEN: usize = 64 * 1024;
+    let mut claim = log.claim(LEN, Room::Enqueue)?;
+    claim.put(&[7; LEN]);
+    let position = claim.position();
+    claim.commit(1, 0, NOW_MS, 1);
+    Ok(position)
+}
+
+#[test]
+fn a_log_in_memory_goes_round_in_the_beginnings_of_a_few_segments() {
+    let (log, _) = open(in_memory(64));
+    let first = log.tail();
+    // The first one is filled, as nobody knows yet what will come.
+    for _ in 0..2_000 {
+        let position = append_large(&log).unwrap();
+        let is_first = position.sequence() == first.sequence();
+        assert!(
+            is_first || position.offset() < HOT_SEGMENT_BYTES_MIN,
+            "{position}"
+        );
+        log.release(position, 1);
+    }
+    assert!(log.tail().sequence() > first.sequence() + 300);
+    let in_use = log.tail().sequence() - log.oldest().unwrap().sequence;
+    let existing = in_use as usize + 1 + log.spare_segments();
+    assert!(existing <= 8, "{existing} segments");
+}
+
+#[test]
+fn leaving_segments_early_takes_no_room_from_jobs_and_adds_little() {
+    let segments = 8;
+    let (log, _) = open(in_memory(segments));
+    for _ in 0..3 {
+        let mut jobs = Vec::new();
+        while let Ok(position) = append_large(&log) {
+            jobs.push(position);
+        }
+        // Two segments are the reserve, and one may be left with a rest that is too short.
+        let bytes = jobs.len() as u64 * 64 * 1024;
+        let segment_bytes = u64::from(log.segment_bytes());
+        assert!(bytes >= (segments - 3) * segment_bytes, "{bytes}");
+        assert!(bytes <= segments * segment_bytes, "{bytes}");
+        jobs.iter().for_each(|position| log.release(*position, 1));
+        // Now few are in use, so that some are left early the next time.
+        for _ in 0..20 {
+            let position = append_large(&log).unwrap();
+            log.release(position, 1);
+        }
+    }
+}
+
+#[test]
+fn a_segment_is_not_retired_before_the_roll_that_left_it_is_done() {
+    // One thread moves on all the time, another retires what it finds: a seal that came late would end the next use of
+    // the segment, and the count of those left early would go wrong.
+    let (log, _) = open(in_memory(64));
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                log.step(NOW_MS, 100);
+            }
+        });
+        for _ in 0..10_000 {
+            let position = append_large(&log).unwrap();
+            log.release(position, 1);
+            let info = log.segment_info(log.tail().sequence());
+            assert!(info.is_none_or(|info| !info.sealed || info.sequence < log.tail().sequence()));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(log.segments_in_use() <= 2, "{}", log.segments_in_use());
 }

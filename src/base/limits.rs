@@ -110,6 +110,16 @@ pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const ANCHOR_BYTES_MAX: u32 = 256 * 1024;
 /// Pause before a segment is made again after the disk was full or the system refused it, in milliseconds.
 pub const SEGMENT_RETRY_MS: u64 = 1_000;
+/// Bytes after which a segment in memory is left for the next one while few are in use, so that those few go round in
+/// the caches; less where that is more than a [`HOT_SEGMENT_PART`]th of a segment.
+pub const HOT_SEGMENT_BYTES: u32 = 1024 * 1024;
+/// A segment is left early only where such a part of it is at least this many bytes.
+pub const HOT_SEGMENT_BYTES_MIN: u32 = 256 * 1024;
+/// The part of a segment after which it is left early, at most; one that ends before twice that counts as left early.
+pub const HOT_SEGMENT_PART: u32 = 64;
+/// So many segments in use, as a part of those that may exist, end the leaving early; and so many of those that were
+/// left early may exist beyond the limit.
+pub const HOT_SEGMENTS_PART: usize = 4;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
 /// Log bytes that hand-outs leave alone for each job that is not over: it may be settled in a record of its own, and a

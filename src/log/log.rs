@@ -45,6 +45,9 @@ pub struct Log {
     pub(super) hold: AtomicU32,
     pub(super) oldest: AtomicU32,
     pub(super) segment_bytes: u32,
+    /// Where in the segment being written no further record begins. A guess that is right often enough: what it says
+    /// of the segment before, or of the next one, does no harm.
+    pub(super) leave_at: AtomicU32,
     /// The first segment that this start began.
     pub(super) first_sequence: u32,
     pub(super) boot: u32,
@@ -115,7 +118,10 @@ impl Log {
             return Err(self.full());
         }
         loop {
-            match self.tail.claim(len, self.segment_bytes) {
+            match self
+                .tail
+                .claim(len, self.leave_at.load(Ordering::Relaxed), self.segment_bytes)
+            {
                 Ok(position) => return Ok(self.claimed_for(room, position, len)),
                 Err(full) => self.roll(full, len, room)?,
             }

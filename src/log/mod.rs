@@ -31,6 +31,7 @@ mod recover;
 #[cfg(test)]
 mod recover_test;
 mod region;
+mod roll;
 mod segment;
 mod space;
 mod start;

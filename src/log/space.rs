@@ -1,10 +1,9 @@
-//! Segments to come and segments that were: preparing spares, rolling to the next one, recycling the oldest.
+//! Segments to come and segments that were: preparing spares, recycling the oldest.
 //!
 //! Order is what makes this safe across a crash. Segments get their sequence numbers in order, each header on the
 //! disk before the next is begun, and lose them in order from the oldest, each on the disk before the next; so the
 //! numbers on the disk never have a gap, and a gap means that a file is missing.
 
-use crate::base::crc::crc32c;
 use crate::base::limits;
 use crate::base::plant::{Plant, is_planted};
 use crate::base::sync::Ordering;
@@ -15,10 +14,8 @@ use crate::log::error::LogError;
 use crate::log::header::{DATA_START, LogShape, SegmentHeader};
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
-use crate::log::record::{HEADER_LEN, KIND_START, RecordMeta};
 use crate::log::region::Region;
 use crate::log::segment::Segment;
-use crate::log::start::StartBody;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -34,6 +31,8 @@ pub(super) struct Space {
     existing: usize,
     /// How many may exist.
     existing_max: usize,
+    /// Those in use that were left early. In memory only.
+    early: usize,
     /// Why the last attempt to make one came to nothing: a full disk, mostly.
     obstacle: Option<Arc<str>>,
     /// When to try again then, in milliseconds since the Unix epoch.
@@ -49,6 +48,7 @@ impl Space {
             spare,
             existing,
             existing_max,
+            early: 0,
             obstacle: None,
             retry_ms: 0,
             discard_ms: 0,
@@ -59,7 +59,7 @@ impl Space {
     fn obtainable(&self) -> usize {
         let makeable = match self.obstacle {
             Some(_) => 0,
-            None => self.existing_max.saturating_sub(self.existing),
+            None => self.allowed().saturating_sub(self.existing),
         };
         self.ready.len() + self.spare.len() + makeable
     }
@@ -68,8 +68,23 @@ impl Space {
         self.ready.len() + self.spare.len()
     }
 
+    /// Whether so few hold anything that the next one may be left early.
+    pub(super) fn may_leave_early(&self) -> bool {
+        self.in_use() <= early_max(self.existing_max)
+    }
+
+    /// One that was left early is in use until it is retired.
+    pub(super) fn add_early(&mut self) {
+        self.early += 1;
+    }
+
     fn in_use(&self) -> usize {
         self.existing - self.unused()
+    }
+
+    /// How many may exist now: those that were left early take so little that others may take their places.
+    fn allowed(&self) -> usize {
+        self.existing_max + self.early.min(early_max(self.existing_max))
     }
 
     /// How many may exist.
@@ -85,7 +100,7 @@ impl Space {
     /// How many exist beyond the limit: starts and copies may have made them. They are not for new jobs, or the log
     /// would hold as many more of those and need as many more for their copies.
     pub(super) fn beyond(&self) -> usize {
-        self.existing.saturating_sub(self.existing_max)
+        self.existing.saturating_sub(self.allowed())
     }
 
     /// Whether a roll for this purpose leaves the reserve whole.
@@ -105,6 +120,11 @@ impl Space {
     }
 }
 
+/// How many segments that were left early may exist beyond the limit.
+pub(super) fn early_max(existing_max: usize) -> usize {
+    existing_max / limits::HOT_SEGMENTS_PART
+}
+
 /// What only the one who prepares and recycles touches. Its lock may be held across system calls.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -117,66 +137,8 @@ pub(super) struct Keeper {
 }
 
 impl Log {
-    /// Moves the tail from the segment of `full`, where `len` bytes did not fit, to a prepared one.
-    #[cold]
-    pub(super) fn roll(&self, full: LogPosition, len: u32, room: Room) -> Result<(), LogError> {
-        // Writers that come while another rolls spin, then yield, then park here: that is how this lock waits.
-        let _rolling = self.roll_lock.lock();
-        let tail = self.tail.load();
-        if tail.sequence() != full.sequence() || self.segment_bytes - tail.offset() >= len {
-            return Ok(());
-        }
-        let sequence = self.take_ready(room)?;
-        let end = self.begin_segment(sequence, 0, &self.start_body());
-        let left = self.tail.roll(end);
-        let Some(old) = self.segments.by_sequence(left.sequence()) else {
-            unreachable!("the segment under the tail is in use");
-        };
-        let rest = self.segment_bytes - left.offset();
-        if rest as usize >= HEADER_LEN {
-            old.pad(
-                left,
-                rest,
-                self.durable_mark(),
-                self.now_ms.load(Ordering::Relaxed),
-            );
-        }
-        old.seal(left.offset());
-        self.weigh();
-        Ok(())
-    }
-
-    fn start_body(&self) -> StartBody {
-        StartBody {
-            note: self.note.load(Ordering::Relaxed),
-            ..StartBody::default()
-        }
-    }
-
-    /// Writes the opening record of a prepared segment that the tail has not reached, and returns its end.
-    pub(super) fn begin_segment(&self, sequence: u32, flags: u8, body: &StartBody) -> LogPosition {
-        let Some(segment) = self.segments.by_sequence(sequence) else {
-            unreachable!("a ready segment is installed");
-        };
-        let position = LogPosition::new(sequence, DATA_START);
-        let body = body.encode();
-        segment
-            .region()
-            .write(position.offset() as usize + HEADER_LEN, &body);
-        let len = (HEADER_LEN + body.len()) as u32;
-        let meta = RecordMeta {
-            kind: KIND_START,
-            flags,
-            durable_mark: self.durable_mark(),
-            now_ms: self.now_ms.load(Ordering::Relaxed),
-        };
-        let body_crc = crc32c(0, &body);
-        segment.commit(position, len, &meta, |covers| crc32c(body_crc, covers));
-        position.plus(len)
-    }
-
     /// The next segment of the log, prepared; made ready on the spot when nobody did so ahead.
-    fn take_ready(&self, room: Room) -> Result<u32, LogError> {
+    pub(super) fn take_ready(&self, room: Room) -> Result<u32, LogError> {
         if let Some(sequence) = self.pop_ready(room) {
             return Ok(sequence);
         }
@@ -306,7 +268,7 @@ impl Log {
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         {
             let space = self.space.lock();
-            let allowed = space.existing < space.existing_max.saturating_add(beyond);
+            let allowed = space.existing < space.allowed().saturating_add(beyond);
             let waits = space.obstacle.is_some() && now_ms < space.retry_ms;
             if !allowed || waits || number as usize > self.segments.capacity() {
                 return Err(space.full());
@@ -369,6 +331,10 @@ impl Log {
                 keeper.oldest += 1;
                 continue;
             };
+            let Some(end) = segment.sealed_end() else {
+                // The roll that has just left it is not done with it.
+                break;
+            };
             if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
                 break;
             }
@@ -384,6 +350,7 @@ impl Log {
             keeper.oldest += 1;
             self.oldest.store(keeper.oldest, Ordering::Release);
             let mut space = self.space.lock();
+            space.early -= usize::from(self.is_early(end));
             space.spare.push(segment.number);
             self.publish(&space);
             done += 1;
@@ -420,7 +387,7 @@ impl Log {
                 (
                     space.ready.len(),
                     space.unused(),
-                    space.existing < space.existing_max,
+                    space.existing < space.allowed(),
                 )
             };
             if ready < limits::SEGMENTS_READY && (unused > ready || may_make) {
@@ -460,9 +427,10 @@ impl Log {
         space.spare.insert(place, coldest);
     }
 
-    /// Segments that hold a part of the log.
+    /// Segments that hold a part of the log, those aside that were left early in memory: they take next to nothing.
     pub fn segments_in_use(&self) -> usize {
-        self.space.lock().in_use()
+        let space = self.space.lock();
+        space.in_use() - space.early
     }
 
     /// Segments that may exist at once.

@@ -234,7 +234,10 @@ impl Log {
     fn mark(&self, now_ms: u64) -> Mark {
         let durable = self.durable();
         let mut end = LogPosition::NONE;
-        if let Ok(position) = self.tail.claim(HEADER_LEN as u32, self.segment_bytes) {
+        if let Ok(position) = self
+            .tail
+            .claim(HEADER_LEN as u32, self.segment_bytes, self.segment_bytes)
+        {
             let mark_end = self
                 .claimed(position, HEADER_LEN as u32)
                 .publish(KIND_MARK, 0, now_ms);

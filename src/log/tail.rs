@@ -31,14 +31,14 @@ impl Tail {
         LogPosition::from_raw(self.word.load(Ordering::Acquire))
     }
 
-    /// Takes `len` bytes, or says at which tail they did not fit below `segment_bytes`. Never spins without
-    /// another writer having made progress.
+    /// Takes `len` bytes, or says at which tail they did not fit below `segment_bytes`, or would have begun at or behind
+    /// `leave_at`. Never spins without another writer having made progress.
     #[inline]
-    pub fn claim(&self, len: u32, segment_bytes: u32) -> Result<LogPosition, LogPosition> {
+    pub fn claim(&self, len: u32, leave_at: u32, segment_bytes: u32) -> Result<LogPosition, LogPosition> {
         let mut at = self.word.load(Ordering::Relaxed);
         loop {
             let position = LogPosition::from_raw(at);
-            if segment_bytes - position.offset() < len {
+            if segment_bytes - position.offset() < len || position.offset() >= leave_at {
                 return Err(position);
             }
             // Acquire pairs with the Release of `roll`: the claimer sees the segment that it claimed in. The

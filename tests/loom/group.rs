@@ -66,7 +66,10 @@ impl Shared {
     }
 
     fn append(&self, value: u64) -> LogPosition {
-        let at = self.tail.claim(UNIT, self.segment.end()).unwrap();
+        let at = self
+            .tail
+            .claim(UNIT, self.segment.end(), self.segment.end())
+            .unwrap();
         self.segment.commit(at, value, UNIT);
         at.plus(UNIT)
     }
@@ -150,7 +153,10 @@ fn who_syncs_returns_and_finds_its_record_on_the_disk() {
 fn a_hole_is_never_passed_and_who_waits_behind_it_is_not_forgotten() {
     model(3, || {
         let shared = Shared::new();
-        let first = shared.tail.claim(UNIT, shared.segment.end()).unwrap();
+        let first = shared
+            .tail
+            .claim(UNIT, shared.segment.end(), shared.segment.end())
+            .unwrap();
         let waiter = {
             let shared = shared.clone();
             thread::spawn(move || {

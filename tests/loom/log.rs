@@ -83,7 +83,7 @@ fn the_prefix_covers_only_what_is_there() {
                 let shared = shared.clone();
                 thread::spawn(move || {
                     let (tail, segment) = &*shared;
-                    let position = tail.claim(len, segment.end()).unwrap();
+                    let position = tail.claim(len, segment.end(), segment.end()).unwrap();
                     segment.commit(position, value, len);
                 })
             })
@@ -156,7 +156,7 @@ impl Log {
     fn append(&self, value: u64) -> LogPosition {
         let end = self.segments[0].end();
         loop {
-            match self.tail.claim(UNIT, end) {
+            match self.tail.claim(UNIT, end, end) {
                 Ok(position) => {
                     self.segment(position).commit(position, value, UNIT);
                     return position;
@@ -224,7 +224,7 @@ fn a_small_record_may_slip_in_before_the_roll() {
         let other = log.clone();
         let writer = thread::spawn(move || other.append(10));
         let end = log.segments[0].end();
-        if let Err(full) = log.tail.claim(3 * UNIT, end) {
+        if let Err(full) = log.tail.claim(3 * UNIT, end, end) {
             log.roll(full, 3 * UNIT, end);
         }
         writer.join().unwrap();

@@ -117,7 +117,7 @@ fn a_copy_behind_a_settlement_in_the_log_tells_what_the_settlement_did() {
             thread::spawn(move || {
                 let before = take_leased(&slab, word.generation(), 1).unwrap();
                 fence(Ordering::Release);
-                let at = tail.claim(LEN, 1 << 20).unwrap();
+                let at = tail.claim(LEN, 1 << 20, 1 << 20).unwrap();
                 let slot = slab.slot(0);
                 slot.write_changes(&fields(2));
                 slot.publish(before.with_phase(Phase::Ready).with(QUEUED));
@@ -126,7 +126,7 @@ fn a_copy_behind_a_settlement_in_the_log_tells_what_the_settlement_did() {
         };
         let slot = slab.slot(0);
         let copy = slot.snapshot().and_then(|(word, fields)| {
-            let at = tail.claim(LEN, 1 << 20).unwrap();
+            let at = tail.claim(LEN, 1 << 20, 1 << 20).unwrap();
             slot.is_still(word, fields.at_ms).then_some((at, word, fields))
         });
         let settled_at = settler.join().unwrap();

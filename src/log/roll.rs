@@ -1,0 +1,105 @@
+//! Moving on: the tail leaves its segment, and the next one is begun.
+
+use crate::base::crc::crc32c;
+use crate::base::limits;
+use crate::base::sync::Ordering;
+use crate::log::config::Room;
+use crate::log::error::LogError;
+use crate::log::header::DATA_START;
+use crate::log::log::Log;
+use crate::log::position::LogPosition;
+use crate::log::record::{HEADER_LEN, KIND_START, RecordMeta};
+use crate::log::start::StartBody;
+
+impl Log {
+    /// Moves the tail from the segment of `full`, where `len` bytes did not fit, to a prepared one.
+    #[cold]
+    pub(super) fn roll(&self, full: LogPosition, len: u32, room: Room) -> Result<(), LogError> {
+        // Writers that come while another rolls spin, then yield, then park here: that is how this lock waits.
+        let _rolling = self.roll_lock.lock();
+        let tail = self.tail.load();
+        let fits = self.segment_bytes - tail.offset() >= len;
+        if tail.sequence() != full.sequence() || fits && tail.offset() < self.leave_at.load(Ordering::Relaxed)
+        {
+            return Ok(());
+        }
+        let sequence = match self.take_ready(room) {
+            // It was to be left early, but there is nothing to leave it for.
+            Err(LogError::Full { .. }) if fits => {
+                self.leave_at.store(self.segment_bytes, Ordering::Relaxed);
+                return Ok(());
+            }
+            taken => taken?,
+        };
+        let end = self.begin_segment(sequence, 0, &self.start_body());
+        let left = self.tail.roll(end);
+        let Some(old) = self.segments.by_sequence(left.sequence()) else {
+            unreachable!("the segment under the tail is in use");
+        };
+        let rest = self.segment_bytes - left.offset();
+        if rest as usize >= HEADER_LEN {
+            old.pad(
+                left,
+                rest,
+                self.durable_mark(),
+                self.now_ms.load(Ordering::Relaxed),
+            );
+        }
+        if self.is_early(left.offset()) {
+            self.space.lock().add_early();
+        }
+        // Last, as it may be retired from here on.
+        old.seal(left.offset());
+        self.leave_at.store(self.leave_next_at(), Ordering::Relaxed);
+        self.weigh();
+        Ok(())
+    }
+
+    /// Where the segment just begun is to be left. In memory, and as long as few segments hold anything, after a small part
+    /// of it: what is used again soon then goes round in the caches. On a disk each further segment costs waiting.
+    fn leave_next_at(&self) -> u32 {
+        let early = limits::HOT_SEGMENT_BYTES.min(self.segment_bytes / limits::HOT_SEGMENT_PART);
+        if self.directory.is_some() || early < limits::HOT_SEGMENT_BYTES_MIN {
+            return self.segment_bytes;
+        }
+        if self.space.lock().may_leave_early() {
+            early
+        } else {
+            self.segment_bytes
+        }
+    }
+
+    /// Whether a segment whose last record ends there was left early.
+    pub(super) fn is_early(&self, end: u32) -> bool {
+        self.directory.is_none() && end < 2 * (self.segment_bytes / limits::HOT_SEGMENT_PART)
+    }
+
+    fn start_body(&self) -> StartBody {
+        StartBody {
+            note: self.note.load(Ordering::Relaxed),
+            ..StartBody::default()
+        }
+    }
+
+    /// Writes the opening record of a prepared segment that the tail has not reached, and returns its end.
+    pub(super) fn begin_segment(&self, sequence: u32, flags: u8, body: &StartBody) -> LogPosition {
+        let Some(segment) = self.segments.by_sequence(sequence) else {
+            unreachable!("a ready segment is installed");
+        };
+        let position = LogPosition::new(sequence, DATA_START);
+        let body = body.encode();
+        segment
+            .region()
+            .write(position.offset() as usize + HEADER_LEN, &body);
+        let len = (HEADER_LEN + body.len()) as u32;
+        let meta = RecordMeta {
+            kind: KIND_START,
+            flags,
+            durable_mark: self.durable_mark(),
+            now_ms: self.now_ms.load(Ordering::Relaxed),
+        };
+        let body_crc = crc32c(0, &body);
+        segment.commit(position, len, &meta, |covers| crc32c(body_crc, covers));
+        position.plus(len)
+    }
+}
