@@ -34,9 +34,9 @@ pub struct Queue {
     /// Held while the queue's definition is logged, so that definitions stand in the log in the order in which
     /// they came into force.
     pub(super) definition: Lock<Definitions>,
-    /// Finished jobs in the order in which they finished, for the retention.
-    finished: Ring,
-    finished_len: AtomicU64,
+    /// Finished jobs, for the retention. In cache lines of their own, as each batch of acks writes there, and whoever
+    /// enqueues reads what stands beside it.
+    finished: CachePadded<Kept>,
     /// Reactors (a bit each) and blocked threads that wait for a job.
     waiting: AtomicU64,
     paused: AtomicBool,
@@ -44,7 +44,14 @@ pub struct Queue {
     /// Where its definition stands in the log.
     defined_at: AtomicU64,
     /// Gauges and counters.
-    pub counters: CachePadded<Counters>,
+    pub counters: Counters,
+}
+
+/// Jobs in the order in which they finished.
+#[derive(Default)]
+struct Kept {
+    ring: Ring,
+    len: AtomicU64,
 }
 
 impl Queue {
@@ -59,34 +66,28 @@ impl Queue {
             front: Lock::new(BTreeMap::new()),
             front_len: AtomicU64::new(0),
             definition: Lock::new(Definitions::default()),
-            finished: Ring::default(),
-            finished_len: AtomicU64::new(0),
+            finished: CachePadded::new(Kept::default()),
             waiting: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             defined_at: AtomicU64::new(0),
-            counters: CachePadded::new(Counters::default()),
+            counters: Counters::default(),
         }
     }
 
     /// Counts a batch against the capacity, or refuses it whole.
     pub fn admit(&self, jobs: u64, bytes: u64) -> Result<(), Refusal> {
-        let (jobs_before, bytes_before) = self.counters.add_room(jobs, bytes);
-        let jobs_fit = jobs_before + jobs <= self.options.capacity_jobs;
-        if jobs_fit && bytes_before + bytes <= self.options.capacity_bytes {
+        let (capacity_jobs, capacity_bytes) = (self.options.capacity_jobs, self.options.capacity_bytes);
+        let Err(held) = self.counters.admit(jobs, bytes, (capacity_jobs, capacity_bytes)) else {
             return Ok(());
-        }
-        self.counters.vacate(jobs, bytes);
-        let text = if jobs_fit {
+        };
+        let text = if held.jobs + jobs <= capacity_jobs {
             format!(
-                "queue {} holds {bytes_before} of {} bytes",
-                self.name, self.options.capacity_bytes
+                "queue {} holds {} of {capacity_bytes} bytes",
+                self.name, held.bytes
             )
         } else {
-            format!(
-                "queue {} holds {jobs_before} of {} jobs",
-                self.name, self.options.capacity_jobs
-            )
+            format!("queue {} holds {} of {capacity_jobs} jobs", self.name, held.jobs)
         };
         Err(Refusal::new(ErrorCode::QueueFull, text))
     }
@@ -218,7 +219,7 @@ impl Queue {
     /// [was deleted](Self::is_deleted) meanwhile, since nobody else may ever come to trim it.
     pub fn keep_finished(&self, pool: &ChunkPool, handles: &[u32], excess: &mut [u32]) -> usize {
         if !handles.is_empty() {
-            push(self.finished.by_ref(), pool, handles);
+            push(self.finished.ring.by_ref(), pool, handles);
         }
         self.trim(pool, u64::from(self.options.keep_finished), handles.len(), excess)
     }
@@ -234,7 +235,7 @@ impl Queue {
         // that trims and one who keeps a job at the same time, either the deletion counts the job, or the other
         // sees the deletion. AcqRel: who sees a count finds what was counted in the ring.
         let more = more as u64;
-        let mut len = self.finished_len.fetch_add(more, Ordering::AcqRel) + more;
+        let mut len = self.finished.len.fetch_add(more, Ordering::AcqRel) + more;
         let over = loop {
             let over = len.saturating_sub(keep).min(excess.len() as u64);
             if over == 0 {
@@ -242,7 +243,8 @@ impl Queue {
             }
             // The right to evict first, so that two threads do not evict more than there is too much.
             match self
-                .finished_len
+                .finished
+                .len
                 .compare_exchange(len, len - over, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => break over as usize,
@@ -252,14 +254,15 @@ impl Queue {
         let mut taken = 0;
         // A pop may stop at the end of a chunk.
         while taken < over {
-            match self.finished.pop(pool, &mut excess[taken..over]) {
+            match self.finished.ring.pop(pool, &mut excess[taken..over]) {
                 0 => break,
                 popped => taken += popped,
             }
         }
         if taken < over {
             debug_assert!(false, "what is counted is in the ring");
-            self.finished_len
+            self.finished
+                .len
                 .fetch_add((over - taken) as u64, Ordering::AcqRel);
         }
         taken

@@ -183,7 +183,8 @@ impl Engine {
         bytes_room: usize,
         is_first: bool,
     ) -> Fitting {
-        if queue.counters.bytes() <= bytes_room as u64 {
+        // Whoever takes everything does not look at counters that others write.
+        if bytes_room == usize::MAX || queue.counters.bytes() <= bytes_room as u64 {
             return Fitting::Jobs(peeked.len());
         }
         let seen = queue.peek_ready(&self.pool, priority, peeked);
