@@ -164,6 +164,53 @@ fn an_open_loop_sends_as_many_jobs_as_its_rate_asks_for() {
 }
 
 #[test]
+fn threads_that_poll_have_several_connections_each() {
+    let home = Home::new();
+    let server = home.serve_with(&["--busy-poll"]);
+    for (shape, arguments) in [
+        (
+            "life",
+            "life --rate 4000 --batch 1 --workers 3 --producers 2 --queues 2",
+        ),
+        (
+            "life",
+            "life --batch 7 --in-flight 2 --deliver reserve --workers 2",
+        ),
+        ("life", "life --batch 20 --backlog 300 --workers 3 --depth 50"),
+        ("life", "life --batch 20 --embedded --workers 2"),
+        ("reserve", "reserve --batch 20 --workers 3"),
+        ("enqueue", "enqueue --batch 20 --producers 3"),
+        ("echo", "echo --producers 3 --in-flight 1"),
+    ] {
+        let report = bench(&home, &format!("{arguments} --jobs 400 --busy-poll"));
+        check_whole(&report, shape, 400);
+        check_percentiles(&report["latency_us"]);
+        assert_eq!(report["busy_poll"], true);
+    }
+    assert!(bench_queues(&home).is_empty(), "the queues of a load are removed");
+    let arguments = [
+        "--json",
+        "bench",
+        "--busy-poll",
+        "--duration",
+        "10m",
+        "--warmup",
+        "0",
+    ];
+    let load = home.spawn(&arguments);
+    eventually("jobs of the load", || {
+        bench_queues(&home)
+            .iter()
+            .any(|queue| queue["done"].as_u64() > Some(0))
+            .then_some(())
+    });
+    server.kill();
+    let ran = load.finish().expect(3);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["lost"], Value::Null, "{report}");
+}
+
+#[test]
 fn small_payloads_say_what_was_not_checked() {
     let home = Home::new();
     let _server = home.serve();

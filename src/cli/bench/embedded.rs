@@ -1,7 +1,7 @@
 //! The same load on an engine in this process: no socket, no server.
 
 use super::pace::Portion;
-use super::phase::{Phase, Tally};
+use super::phase::{Phase, Role, Tally};
 use super::plan::Shape;
 use super::target::Embedded;
 use super::work::Checker;
@@ -21,8 +21,22 @@ const LOOKS: u32 = 64;
 /// The sleep of a worker that finds nothing, and of a producer that has to leave the workers time.
 const NAP: Duration = Duration::from_micros(20);
 
+/// Does what one thread has to; each role has one of its own.
+pub(super) fn run(phase: &Phase<'_>, target: &Embedded, roles: &[Role]) -> Tally {
+    let mut tally = Tally::default();
+    for role in roles {
+        let one = match role {
+            Role::Producer => produce(phase, target),
+            Role::Worker(place) => work(phase, target, *place),
+        };
+        phase.ended(*role, one.failure.is_some());
+        tally.merge(one);
+    }
+    tally
+}
+
 /// Sends jobs until the pace hands out no more.
-pub(super) fn produce(phase: &Phase<'_>, target: &Embedded) -> Tally {
+fn produce(phase: &Phase<'_>, target: &Embedded) -> Tally {
     let mut producer = Producer {
         phase,
         target,
@@ -152,7 +166,7 @@ impl Batch {
 }
 
 /// Works until nothing more can come.
-pub(super) fn work(phase: &Phase<'_>, target: &Embedded, place: usize) -> Tally {
+fn work(phase: &Phase<'_>, target: &Embedded, place: usize) -> Tally {
     let mut worker = Worker {
         phase,
         engine: &target.engine,

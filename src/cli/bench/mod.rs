@@ -3,6 +3,7 @@
 mod child;
 mod directory;
 mod embedded;
+mod lane;
 mod latency;
 mod ledger;
 mod pace;
@@ -77,10 +78,10 @@ pub(crate) struct Bench {
     /// Jobs in one request, of producers and of workers [default: 500, for an echo 1]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=BATCH_JOBS_MAX as u64))]
     batch: Option<usize>,
-    /// Connections that send, each with a thread
+    /// Connections that send, each with a thread unless --busy-poll is given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=THREADS_MAX))]
     producers: usize,
-    /// Connections that work, each with a thread
+    /// Connections that work, each with a thread unless --busy-poll is given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=THREADS_MAX))]
     workers: usize,
     /// Queues that the jobs are spread over
@@ -105,8 +106,8 @@ pub(crate) struct Bench {
     /// How workers get their jobs [default: subscribe]
     #[arg(long, value_name = "HOW")]
     deliver: Option<Deliver>,
-    /// Connections look for bytes again and again instead of sleeping: a core for each, for less latency; a server
-    /// that --spawn starts does so too
+    /// Look for bytes again and again instead of sleeping, for less latency: threads that do so, as many as half of the
+    /// cores and at least one, have the connections in turn and a core each; a server that --spawn starts polls too
     #[arg(long)]
     busy_poll: bool,
     /// Put the load on an engine in this process; no server

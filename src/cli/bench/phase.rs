@@ -52,6 +52,14 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Of who gave up before anything.
+    pub(super) fn of_failure(failure: Failure) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn merge(&mut self, other: Tally) {
         self.errors += other.errors;
         self.repeated += other.repeated;
@@ -82,6 +90,8 @@ pub(super) struct Phase<'a> {
     /// When the last job that counts was done, in nanoseconds from the start.
     ended_ns: AtomicU64,
     start: OnceLock<Instant>,
+    /// Who shares a thread with whom.
+    lanes: Vec<Vec<Role>>,
     barrier: Barrier,
 }
 
@@ -97,7 +107,8 @@ pub(super) struct Ran {
     pub(super) is_whole: bool,
 }
 
-/// A thread of a run.
+/// What somebody in a run is there for.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Producer,
     Worker(usize),
@@ -113,6 +124,7 @@ impl<'a> Phase<'a> {
         abort: &'a AtomicBool,
     ) -> Self {
         let batch = if plan.shape == Shape::Echo { 1 } else { plan.batch };
+        let lanes = lanes(plan);
         Self {
             plan,
             books,
@@ -126,7 +138,8 @@ impl<'a> Phase<'a> {
             working: AtomicUsize::new(plan.workers),
             ended_ns: AtomicU64::new(0),
             start: OnceLock::new(),
-            barrier: Barrier::new(plan.producers + plan.workers + 1),
+            barrier: Barrier::new(lanes.len() + 1),
+            lanes,
         }
     }
 
@@ -181,47 +194,39 @@ impl<'a> Phase<'a> {
         produced && self.acked.load(Relaxed) >= self.preloaded + self.accepted.load(Relaxed)
     }
 
-    fn produced(&self, failed: bool) {
-        if !failed {
-            self.ended_ns.fetch_max(self.now_ns(), Relaxed);
+    /// Somebody has done what they were there for, or failed at it.
+    pub(super) fn ended(&self, role: Role, failed: bool) {
+        match role {
+            Role::Producer => {
+                if !failed {
+                    self.ended_ns.fetch_max(self.now_ns(), Relaxed);
+                }
+                self.producing.fetch_sub(1, AcqRel);
+            }
+            Role::Worker(_) => {
+                // Nobody is left to make room in the queues.
+                if self.working.fetch_sub(1, AcqRel) == 1 && failed {
+                    self.abort.store(true, Relaxed);
+                }
+            }
         }
-        self.producing.fetch_sub(1, AcqRel);
     }
 
-    fn worked(&self, failed: bool) {
-        // Nobody is left to make room in the queues.
-        if self.working.fetch_sub(1, AcqRel) == 1 && failed {
-            self.abort.store(true, Relaxed);
-        }
-    }
-
-    /// Runs the threads to their end. `run` is what each of them does; `at_start` is called as the clock starts.
+    /// Runs the threads to their end. `run` is what each of them does for those who share it; `at_start` is called as
+    /// the clock starts.
     pub(super) fn run(
         &self,
-        run: impl Fn(&Self, Role) -> Tally + Sync,
+        run: impl Fn(&Self, &[Role]) -> Tally + Sync,
         progress: &Progress,
         at_start: impl FnOnce(),
     ) -> Ran {
-        let producers = (0..self.plan.producers).map(|_| Role::Producer);
-        let workers = (0..self.plan.workers).map(Role::Worker);
         let mut tally = Tally::default();
         std::thread::scope(|scope| {
             let run = &run;
-            let threads: Vec<_> = workers
-                .chain(producers)
-                .map(|role| {
-                    scope.spawn(move || {
-                        let producer = matches!(role, Role::Producer);
-                        let tally = run(self, role);
-                        let failed = tally.failure.is_some();
-                        if producer {
-                            self.produced(failed);
-                        } else {
-                            self.worked(failed);
-                        }
-                        tally
-                    })
-                })
+            let threads: Vec<_> = self
+                .lanes
+                .iter()
+                .map(|lane| scope.spawn(move || run(self, lane)))
                 .collect();
             self.barrier.wait();
             at_start();
@@ -284,4 +289,16 @@ impl<'a> Phase<'a> {
         let pause = Duration::try_from_secs_f64(pause).unwrap_or(Duration::MAX);
         self.plan.patience.saturating_add(pause)
     }
+}
+
+/// Deals those whom a load needs out to its threads.
+fn lanes(plan: &Plan) -> Vec<Vec<Role>> {
+    let workers = (0..plan.workers).map(Role::Worker);
+    let producers = (0..plan.producers).map(|_| Role::Producer);
+    let threads = plan.threads();
+    let mut lanes = vec![Vec::new(); threads];
+    for (place, role) in workers.chain(producers).enumerate() {
+        lanes[place % threads].push(role);
+    }
+    lanes
 }

@@ -157,6 +157,17 @@ impl Plan {
         Duration::from_nanos(ns.clamp(BREATHS_NS.0, BREATHS_NS.1))
     }
 
+    /// Threads that the load is put on with: one a connection; where connections poll, no more than half of the cores,
+    /// as the server's threads poll too.
+    pub(super) fn threads(&self) -> usize {
+        let connections = self.producers + self.workers;
+        if !self.busy_poll || self.embedded {
+            return connections;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        connections.min((cores / 2).max(1))
+    }
+
     /// Jobs that are put in before the clock starts: what workers of the shape `reserve` find, and the backlog.
     pub(super) fn preload(&self) -> u64 {
         match (self.shape, self.end) {

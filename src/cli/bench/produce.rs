@@ -6,6 +6,7 @@ use super::pace::Portion;
 use super::phase::{LOOK, Phase, Tally};
 use super::plan::Shape;
 use super::target::Service;
+use crate::cli::exit::Failure;
 use crate::client::{ClientError, Connection, Event, Reading, Requests};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -19,7 +20,8 @@ struct Flying {
     time_ns: u64,
 }
 
-struct Producer<'a> {
+/// A connection that sends.
+pub(super) struct Producer<'a> {
     phase: &'a Phase<'a>,
     connection: Connection,
     flying: VecDeque<Flying>,
@@ -39,60 +41,64 @@ enum Pause {
     Breath,
 }
 
-/// Produces until the pace hands out no more.
-pub(super) fn run(phase: &Phase<'_>, service: &Service) -> Tally {
-    let sleeps = !phase.plan.is_open_loop() && !phase.plan.busy_poll;
-    let reading = if sleeps {
-        Reading::Sleeping
-    } else {
-        Reading::Polling
-    };
-    let queues: Vec<usize> = (0..phase.plan.queues).collect();
-    let opened = service.connect(&queues, reading);
-    phase.ready();
-    let connection = match opened {
-        Ok(connection) => connection,
-        Err(failure) => {
-            let failure = Some(failure);
-            return Tally {
-                failure,
-                ..Tally::default()
-            };
-        }
-    };
-    let mut producer = Producer {
-        phase,
-        connection,
-        flying: VecDeque::new(),
-        next: None,
-        is_done: false,
-        tally: Tally::default(),
-    };
-    let ended = producer.produce();
-    let unanswered: usize = producer.flying.iter().map(|flying| flying.portion.count).sum();
-    producer.tally.errors += unanswered as u64;
-    producer.tally.bytes = producer.connection.bytes();
-    producer.tally.failure = ended.err().map(Into::into);
-    producer.tally
-}
+impl<'a> Producer<'a> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub(super) fn open(phase: &'a Phase<'a>, service: &Service) -> Result<Self, Failure> {
+        let sleeps = !phase.plan.is_open_loop() && !phase.plan.busy_poll;
+        let reading = if sleeps {
+            Reading::Sleeping
+        } else {
+            Reading::Polling
+        };
+        let queues: Vec<usize> = (0..phase.plan.queues).collect();
+        Ok(Self {
+            phase,
+            connection: service.connect(&queues, reading)?,
+            flying: VecDeque::new(),
+            next: None,
+            is_done: false,
+            tally: Tally::default(),
+        })
+    }
 
-impl Producer<'_> {
-    fn produce(&mut self) -> Result<(), ClientError> {
-        while !self.phase.is_aborted() {
-            let pause = self.fill()?;
-            if self.is_done && self.flying.is_empty() {
-                return Ok(());
-            }
-            match pause {
-                Pause::Answer if self.phase.plan.is_open_loop() => self.listen_until(u64::MAX)?,
-                Pause::Answer => {
-                    self.turn(LOOK)?;
-                }
-                Pause::Due(due_ns) => self.listen_until(due_ns)?,
-                Pause::Breath => std::thread::sleep(self.phase.plan.breath()),
-            }
+    /// Sends what is due and takes in what comes; says whether there is more to do, which there is until the pace hands
+    /// out no more and all is answered. It waits unless the load polls.
+    ///
+    /// # Errors
+    /// The connection is of no more use.
+    pub(super) fn step(&mut self) -> Result<bool, ClientError> {
+        if self.phase.is_aborted() {
+            return Ok(false);
         }
-        Ok(())
+        let pause = self.fill()?;
+        if self.is_done && self.flying.is_empty() {
+            return Ok(false);
+        }
+        match pause {
+            // With nothing under way nothing can come.
+            _ if self.phase.plan.busy_poll && self.flying.is_empty() => {}
+            _ if self.phase.plan.busy_poll => {
+                self.turn(Duration::ZERO)?;
+            }
+            Pause::Answer if self.phase.plan.is_open_loop() => self.listen_until(u64::MAX)?,
+            Pause::Answer => {
+                self.turn(LOOK)?;
+            }
+            Pause::Due(due_ns) => self.listen_until(due_ns)?,
+            Pause::Breath => std::thread::sleep(self.phase.plan.breath()),
+        }
+        Ok(true)
+    }
+
+    /// What it has done.
+    pub(super) fn finish(mut self) -> Tally {
+        let unanswered: usize = self.flying.iter().map(|flying| flying.portion.count).sum();
+        self.tally.errors += unanswered as u64;
+        self.tally.bytes = self.connection.bytes();
+        self.tally
     }
 
     /// Makes as many requests as may be under way and are due.
@@ -135,7 +141,7 @@ impl Producer<'_> {
         let events = self.turn(Duration::ZERO)?;
         let left = due_ns.saturating_sub(self.phase.now_ns());
         // What has come may have made room for the next request.
-        if events > 0 || left == 0 || self.phase.plan.busy_poll {
+        if events > 0 || left == 0 {
             return Ok(());
         }
         // The timeouts of sockets are too coarse for this.

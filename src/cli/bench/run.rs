@@ -5,7 +5,7 @@ use super::phase::{Books, Phase, Ran, Role, Tally};
 use super::plan::{Plan, Shape};
 use super::progress::Progress;
 use super::target::Target;
-use super::{embedded, process, produce, work};
+use super::{embedded, lane, process};
 use crate::cli::exit::Failure;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -81,7 +81,7 @@ fn once(plan: &Plan, target: &Target, progress: &Progress, abort: &AtomicBool) -
     let phase = Phase::new(plan, &books, plan.end, preloaded, abort);
     let mut cpu = (None, None);
     let ran = phase.run(
-        |phase, role| thread(phase, target, role),
+        |phase, lane| thread(phase, target, lane),
         progress,
         || cpu = (process::cpu_seconds(std::process::id()), target.server_cpu()),
     );
@@ -105,12 +105,10 @@ fn once(plan: &Plan, target: &Target, progress: &Progress, abort: &AtomicBool) -
     })
 }
 
-fn thread(phase: &Phase<'_>, target: &Target, role: Role) -> Tally {
-    match (target, role) {
-        (Target::Service(service), Role::Producer) => produce::run(phase, service),
-        (Target::Service(service), Role::Worker(place)) => work::run(phase, service, place),
-        (Target::Embedded(engine), Role::Producer) => embedded::produce(phase, engine),
-        (Target::Embedded(engine), Role::Worker(place)) => embedded::work(phase, engine, place),
+fn thread(phase: &Phase<'_>, target: &Target, lane: &[Role]) -> Tally {
+    match target {
+        Target::Service(service) => lane::run(phase, service, lane),
+        Target::Embedded(engine) => embedded::run(phase, engine, lane),
     }
 }
 
@@ -135,7 +133,7 @@ fn preload(
     let mut phase = Phase::new(&plan, books, plan.end, 0, abort);
     phase.stamps = false;
     let progress = Progress::new("jobs beforehand", plan.end);
-    let ran = phase.run(|phase, role| thread(phase, target, role), &progress, || ());
+    let ran = phase.run(|phase, lane| thread(phase, target, lane), &progress, || ());
     progress.finish();
     match ran.tally.failure {
         Some(failure) => Err(failure.while_doing("jobs beforehand")),

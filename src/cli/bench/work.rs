@@ -8,6 +8,7 @@ use super::target::Service;
 use crate::base::code::Class;
 use crate::base::job::Token;
 use crate::base::limits;
+use crate::cli::exit::Failure;
 use crate::client::{ClientError, Connection, Event, Reading, Requests, Reserve, Window};
 use crate::wire::DeliveryBatch;
 use std::collections::VecDeque;
@@ -59,11 +60,14 @@ impl<'a> Checker<'a> {
     }
 }
 
-struct Worker<'a> {
+/// A connection that works.
+pub(super) struct Worker<'a> {
     phase: &'a Phase<'a>,
     connection: Connection,
     /// Places of its queues, in portions that one request may name.
     queues: Vec<Vec<usize>>,
+    /// Whether its subscriptions, if it is to have any, are still to be made.
+    is_idle: bool,
     /// Came and not acked yet.
     tokens: Vec<Token>,
     /// Reserves under way, and when they were sent.
@@ -72,51 +76,39 @@ struct Worker<'a> {
     tally: Tally,
 }
 
-/// Works until nothing more can come.
-pub(super) fn run(phase: &Phase<'_>, service: &Service, place: usize) -> Tally {
-    let reading = if phase.plan.busy_poll {
-        Reading::Polling
-    } else {
-        Reading::Sleeping
-    };
-    let queues = phase.plan.queues_of(place);
-    let opened = service.connect(&queues, reading);
-    let places: Vec<usize> = (0..queues.len()).collect();
-    let portions = places.chunks(limits::QUEUES_PER_REQUEST_MAX);
-    let mut started = opened.map(|connection| Worker {
-        phase,
-        connection,
-        queues: portions.map(<[usize]>::to_vec).collect(),
-        tokens: Vec::new(),
-        reserves: VecDeque::new(),
-        turn: 0,
-        tally: Tally::default(),
-    });
-    // Jobs that are there already must not come before the clock starts.
-    let early = phase.plan.backlog == 0;
-    let subscribed = match &mut started {
-        Ok(worker) if early => worker.subscribe(),
-        _ => Ok(()),
-    };
-    phase.ready();
-    match started {
-        Ok(mut worker) => {
-            let subscribed = if early { subscribed } else { worker.subscribe() };
-            let ended = subscribed.and_then(|()| worker.work());
-            worker.tally.bytes = worker.connection.bytes();
-            worker.tally.failure = ended.err().map(Into::into);
-            worker.tally
+impl<'a> Worker<'a> {
+    /// Connects the worker of that number.
+    ///
+    /// # Errors
+    /// The server is gone, or refuses.
+    pub(super) fn open(phase: &'a Phase<'a>, service: &Service, place: usize) -> Result<Self, Failure> {
+        let reading = if phase.plan.busy_poll {
+            Reading::Polling
+        } else {
+            Reading::Sleeping
+        };
+        let queues = phase.plan.queues_of(place);
+        let places: Vec<usize> = (0..queues.len()).collect();
+        let portions = places.chunks(limits::QUEUES_PER_REQUEST_MAX);
+        let mut worker = Self {
+            phase,
+            connection: service.connect(&queues, reading)?,
+            queues: portions.map(<[usize]>::to_vec).collect(),
+            is_idle: phase.plan.deliver == Deliver::Subscribe,
+            tokens: Vec::new(),
+            reserves: VecDeque::new(),
+            turn: 0,
+            tally: Tally::default(),
+        };
+        // Jobs that are there already must not come before the clock starts.
+        if phase.plan.backlog == 0 {
+            worker.subscribe()?;
         }
-        Err(failure) => Tally {
-            failure: Some(failure),
-            ..Tally::default()
-        },
+        Ok(worker)
     }
-}
 
-impl Worker<'_> {
     fn subscribe(&mut self) -> Result<(), ClientError> {
-        if self.phase.plan.deliver == Deliver::Reserve {
+        if !std::mem::take(&mut self.is_idle) {
             return Ok(());
         }
         let window = Window {
@@ -128,20 +120,37 @@ impl Worker<'_> {
             self.connection.requests().subscribe(queues, window)?;
         }
         while self.connection.requests().in_flight() > 0 && !self.phase.is_aborted() {
-            self.turn()?;
+            self.turn(LOOK)?;
         }
         Ok(())
     }
 
-    fn work(&mut self) -> Result<(), ClientError> {
-        while !self.phase.is_aborted() && !self.phase.is_drained() {
-            if self.phase.plan.deliver == Deliver::Reserve {
-                self.reserve()?;
-            }
-            self.ack()?;
-            self.turn()?;
+    /// Acks what has come and takes in what comes; says whether more may come. It waits unless the load polls.
+    ///
+    /// # Errors
+    /// The connection is of no more use.
+    pub(super) fn step(&mut self) -> Result<bool, ClientError> {
+        if self.phase.is_aborted() || self.phase.is_drained() {
+            return Ok(false);
         }
-        Ok(())
+        self.subscribe()?;
+        if self.phase.plan.deliver == Deliver::Reserve {
+            self.reserve()?;
+        }
+        self.ack()?;
+        let wait = if self.phase.plan.busy_poll {
+            Duration::ZERO
+        } else {
+            LOOK
+        };
+        self.turn(wait)?;
+        Ok(true)
+    }
+
+    /// What it has done.
+    pub(super) fn finish(mut self) -> Tally {
+        self.tally.bytes = self.connection.bytes();
+        self.tally
     }
 
     /// Keeps reserves waiting, for its queues in turn.
@@ -175,7 +184,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn turn(&mut self) -> Result<(), ClientError> {
+    /// Sends, and takes in what comes within that time.
+    fn turn(&mut self, wait: Duration) -> Result<(), ClientError> {
         let Self {
             phase,
             connection,
@@ -187,7 +197,7 @@ impl Worker<'_> {
         let mut now_ns = None;
         // What the threads share is told once a turn and not once an answer.
         let mut acked = 0;
-        let turned = connection.turn(LOOK, |event, _: &mut Requests| {
+        let turned = connection.turn(wait, |event, _: &mut Requests| {
             let now_ns = *now_ns.get_or_insert_with(|| phase.now_ns());
             match event {
                 Event::Delivered { request, jobs } => {
