@@ -7,7 +7,7 @@
 
 mod cli;
 
-use cli::{Home, Ran, Server, binary, run, snapshot};
+use cli::{Home, Ran, Server, binary, eventually, run, snapshot};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -51,6 +51,34 @@ fn a_server_that_polls_does_what_others_do() {
             .expect(0);
         assert_eq!(server.stop(Signal::TERM).code(), Some(0));
     }
+}
+
+/// Before, the regular look at every connection's time limits counted as work, so a server with a connection never slept.
+#[test]
+fn a_server_that_polls_sleeps_while_its_connections_rest() {
+    let home = Home::new();
+    let server = home.serve_with(&["--busy-poll=10ms", "--threads", "1"]);
+    home.json_with_input(&["push", "q"], b"a\n");
+    let worker = home.spawn(&["work", "q", "--", "true"]);
+    eventually("the worker to be connected", || {
+        let info = home.json(&["queue", "info", "q"]);
+        (info["done"] == 1).then_some(())
+    });
+    let tasks = format!("/proc/{}/task", server.pid().as_raw_nonzero());
+    let is_asleep = || {
+        std::fs::read_dir(&tasks).unwrap().flatten().any(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.contains("(reactor 0) S")
+        })
+    };
+    // In a row, and for longer than one who polls keeps off a core that others want.
+    let mut looks = 0;
+    eventually("the reactor to sleep", || {
+        looks = if is_asleep() { looks + 1 } else { 0 };
+        (looks > 40).then_some(())
+    });
+    worker.signal(Signal::TERM);
+    worker.finish().expect(0);
 }
 
 #[test]

@@ -160,12 +160,13 @@ impl<N: Net> Reactor<N> {
         let ran = self.touched.len();
         self.serve();
         self.time_out();
+        // Before the sweep, which touches all that rest.
+        if !self.touched.is_empty() {
+            self.busy_at_ms = now_ms;
+        }
         if now_ms >= self.sweep_at_ms {
             self.sweep();
             self.sweep_at_ms = now_ms + SWEEP_MS;
-        }
-        if !self.touched.is_empty() {
-            self.busy_at_ms = now_ms;
         }
         self.flush(ran);
         self.ask_for_disk();

@@ -11,8 +11,8 @@ const STALE_MS: u64 = 5 * WINDOW_MS;
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    /// When the present window began, in milliseconds since the Unix epoch.
-    pub(super) since_ms: u64,
+    /// When the present window began, in milliseconds since the Unix epoch; 0 before the first.
+    since_ms: u64,
     rested_ms: u64,
     rests_since_ms: u64,
 }
@@ -35,10 +35,12 @@ impl Load {
         if passed_ms < WINDOW_MS {
             return None;
         }
+        // What passed before the first turn was no work.
+        let is_first = self.since_ms == 0;
         let busy_ms = passed_ms.saturating_sub(self.rested_ms);
         let since_ms = std::mem::replace(&mut self.since_ms, now_ms);
         self.rested_ms = 0;
-        Some((busy_ms * 100 / passed_ms, since_ms))
+        (!is_first).then_some((busy_ms * 100 / passed_ms, since_ms))
     }
 }
 
@@ -60,7 +62,7 @@ mod tests {
     #[test]
     fn what_is_not_waited_is_busy() {
         let mut load = Load::default();
-        assert_eq!(load.take(1_000), Some((100, 0)));
+        assert_eq!(load.take(1_000), None, "it begins");
         for turn in 0..100 {
             load.rest(1_000 + turn);
             // Three of four milliseconds pass in the wait.

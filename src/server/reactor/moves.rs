@@ -50,6 +50,16 @@ fn next_move(own: usize, loads: &[u64]) -> Move {
     }
 }
 
+/// Where a new connection goes: to the one with the least to do, unless that one would give it to the first anyway.
+fn home(loads: &[u64]) -> usize {
+    let least = least(loads);
+    if loads[least] + loads[0] < SPARSE {
+        0
+    } else {
+        least
+    }
+}
+
 fn least(loads: &[u64]) -> usize {
     (0..loads.len())
         .min_by_key(|reactor| loads[*reactor])
@@ -81,9 +91,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// The reactor that has the least to do, the first one of several.
-    pub(super) fn least_busy(&self) -> usize {
-        least(&self.loads())
+    /// The reactor for a new connection.
+    pub(super) fn home(&self) -> usize {
+        home(&self.loads())
     }
 
     /// The loads of all reactors, in percent.
@@ -189,5 +199,12 @@ mod tests {
         assert_eq!(next_move(1, &[30, 19]), Move::All(0));
         assert_eq!(next_move(0, &[30, 19]), Move::None);
         assert_eq!(least(&[0, 0, 0]), 0);
+    }
+
+    #[test]
+    fn a_new_connection_goes_where_it_may_stay() {
+        assert_eq!(home(&[49, 0]), 0);
+        assert_eq!(home(&[50, 0]), 1);
+        assert_eq!(home(&[60, 30, 20]), 2);
     }
 }

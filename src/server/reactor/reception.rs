@@ -1,4 +1,4 @@
-//! How connections come in: accepted by the one reactor that has the listeners, given to the one with the least to do
+//! How connections come in: accepted by the one reactor that has the listeners, given to one that has time
 //! or to all in turn; and from one reactor to another.
 
 use super::super::conn::Connection;
@@ -47,14 +47,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Gives a new connection to the reactor with the least to do, or whose turn it is.
+    /// Gives a new connection to the reactor that has time for it, or whose turn it is.
     fn place(&mut self, stream: N::Stream) {
         if self.hub.connections.fetch_add(1, Ordering::Relaxed) >= self.hub.config.connections_max {
             self.hub.connections.fetch_sub(1, Ordering::Relaxed);
             return self.turn_away(stream);
         }
         let home = if self.hub.config.is_gathered() {
-            self.least_busy()
+            self.home()
         } else {
             let home = self.next_home;
             self.next_home = (home + 1) % self.hub.doors.all().len();
