@@ -5,37 +5,13 @@
 //! otherwise (its lease ran out, it was settled elsewhere, its job was cancelled) is found by
 //! [`sweep`](Holdings::sweep), so a window never leaks. A lease itself belongs to its token, not to this table.
 
+use super::numbers::NumberMap;
 use super::orphans::Lease;
 use crate::base::job::{JobId, Token};
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 /// Entries below which it is not worth looking for ended ones, where no window waits for them.
 const PRUNE_AT_MIN: usize = 16 * 1024;
-
-/// Spreads job ids. They are the engine's own numbers, so nobody can choose ones that collide.
-#[derive(Debug, Default)]
-pub(super) struct JobHasher(u64);
-
-impl Hasher for JobHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        // Fibonacci hashing; the rotation brings the well mixed upper bits to where the table looks.
-        self.0 = (self.0 ^ value)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(26);
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Holding {
@@ -80,7 +56,7 @@ pub(super) struct Freed {
 pub(super) struct Holdings {
     /// Handed out later than all in `by_job`, oldest first; a job may be in both.
     recent: VecDeque<(u64, Holding)>,
-    by_job: HashMap<u64, Holding, BuildHasherDefault<JobHasher>>,
+    by_job: NumberMap<u64, Holding>,
     /// Whether `recent` may hold a job that is there before.
     has_repeats: bool,
     /// How many of them count against a window.
@@ -93,7 +69,7 @@ impl Default for Holdings {
     fn default() -> Self {
         Self {
             recent: VecDeque::new(),
-            by_job: HashMap::default(),
+            by_job: NumberMap::default(),
             has_repeats: false,
             windowed: 0,
             prune_at: PRUNE_AT_MIN,

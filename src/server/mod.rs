@@ -33,6 +33,7 @@ mod listen;
 pub mod machine;
 mod mailbox;
 mod net;
+mod numbers;
 mod orphans;
 mod outbox;
 mod peer;

@@ -3,10 +3,11 @@
 //! A waiter that could take a job now stands in line at each of its queues; one whose window or outbox is full is
 //! parked. Served first come, first served at each queue; a subscription that was served goes to the end.
 
+use super::numbers::{NumberMap, NumberSet};
 use crate::engine::{QueueId, RequestId};
 use crate::wire::Reply;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The queues of one waiter; most have one.
 pub(super) type Queues = SmallVec<[QueueId; 4]>;
@@ -47,7 +48,7 @@ struct Entry {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
-    entries: HashMap<u64, Entry>,
+    entries: NumberMap<u64, Entry>,
     /// Keys by queue and place.
     lines: BTreeMap<(QueueId, u64), u64>,
     deadlines: BTreeSet<(u64, u64)>,
@@ -55,9 +56,9 @@ pub(super) struct Waiters {
     next: u64,
     /// Queues to look after, and for each who else may be told of it.
     todo: VecDeque<QueueId>,
-    todo_others: HashMap<QueueId, u64>,
+    todo_others: NumberMap<QueueId, u64>,
     /// Queues at which this reactor has announced itself and of which it has not heard since.
-    announced: HashSet<QueueId>,
+    announced: NumberSet<QueueId>,
 }
 
 impl Waiters {
