@@ -18,7 +18,8 @@ pub fn level(class: Class) -> &'static str {
     }
 }
 
-pub fn start(directory: &Path, port: u16) -> io::Result<Server> {
+/// Starts a server, which may look for work again and again instead of sleeping.
+pub fn start(directory: &Path, port: u16, polls: bool) -> io::Result<Server> {
     let mut command = Command::new(PROGRAM);
     command.args([
         "serve",
@@ -28,11 +29,18 @@ pub fn start(directory: &Path, port: u16) -> io::Result<Server> {
         &format!("127.0.0.1:{port}"),
         "--data",
     ]);
-    command.arg(directory);
+    command.arg(directory).args(polls.then_some("--busy-poll"));
     Server::start(command, port)
 }
 
-pub fn run(address: &str, class: Class, work: Work, time: Duration, warmup: Duration) -> io::Result<Round> {
+/// Does the work with the tool, which may poll as well.
+pub fn run(
+    address: &str,
+    (class, polls): (Class, bool),
+    work: Work,
+    time: Duration,
+    warmup: Duration,
+) -> io::Result<Round> {
     let mut command = Command::new(PROGRAM);
     let millis = |time: Duration| format!("{}ms", time.as_millis());
     command.args([
@@ -55,6 +63,7 @@ pub fn run(address: &str, class: Class, work: Work, time: Duration, warmup: Dura
     ] {
         command.args([name, &value]);
     }
+    command.args(polls.then_some("--busy-poll"));
     if let Some(rate) = work.rate {
         command.args(["--rate", &rate.to_string()]);
     }

@@ -23,15 +23,16 @@ mod nats;
 mod peer;
 mod redis;
 mod table;
+mod who;
 mod wire;
 
 use load::{Round, Work};
-use peer::{Class, Peer};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use table::Contestant;
+use who::Who;
 
 const WORKS: [Work; 4] = [
     Work {
@@ -112,81 +113,13 @@ fn arguments() -> Result<Arguments, String> {
     Ok(parsed)
 }
 
-fn peers() -> Vec<Box<dyn Peer>> {
-    let mut peers: Vec<Box<dyn Peer>> = Vec::new();
-    for kind in [redis::Kind::List, redis::Kind::Stream] {
-        for sync in [None, Some("everysec"), Some("always")] {
-            peers.push(Box::new(redis::Redis { kind, sync }));
-        }
-    }
-    for sync_ms in [None, Some(50), Some(0)] {
-        peers.push(Box::new(beanstalk::Beanstalk { sync_ms }));
-    }
-    for storage in ["memory", "file"] {
-        peers.push(Box::new(nats::Nats { storage }));
-    }
-    peers
-}
-
-/// Somebody who takes part: ackring at a level, or a peer.
-enum Who {
-    Ours(Class),
-    Peer(Box<dyn Peer>),
-}
-
-impl Who {
-    fn contestant(&self) -> Option<Contestant> {
-        let none = || WORKS.iter().map(|_| Vec::new()).collect();
-        let failures = vec![None; WORKS.len()];
-        Some(match self {
-            Who::Ours(class) => Contestant {
-                name: "ackring".to_owned(),
-                settings: ackring::level(*class).to_owned(),
-                class: *class,
-                acks: "enqueue, push to a subscription, settle",
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                rounds: none(),
-                failures,
-                is_ours: true,
-            },
-            Who::Peer(peer) => Contestant {
-                name: peer.name(),
-                settings: peer.settings(),
-                class: peer.class(),
-                acks: peer.acks(),
-                version: peer.version()?,
-                rounds: none(),
-                failures,
-                is_ours: false,
-            },
-        })
-    }
-
-    fn round(&self, work: Work, time: Duration, directory: &Path) -> io::Result<Round> {
-        let (port, warmup) = (peer::free_port()?, time / 4);
-        match self {
-            Who::Ours(class) => {
-                let server = ackring::start(directory, port)?;
-                ackring::run(&server.address, *class, work, time, warmup)
-            }
-            Who::Peer(peer) => {
-                let server = peer.start(directory, port)?;
-                load::run(peer.as_ref(), &server.address, "warm", work, warmup)?;
-                load::run(peer.as_ref(), &server.address, "jobs", work, time)
-            }
-        }
-    }
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = arguments()?;
     // What the kernel adds to each sleep would count as the peers'.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-    let ours = [Class::Memory, Class::Written, Class::Synced].map(Who::Ours);
-    let all = ours.into_iter().chain(peers().into_iter().map(Who::Peer));
     let mut taking_part: Vec<(Who, Contestant)> = Vec::new();
-    for who in all {
-        let Some(contestant) = who.contestant() else {
+    for who in who::all() {
+        let Some(contestant) = who.contestant(WORKS.len()) else {
             if let Who::Peer(peer) = &who {
                 eprintln!("skipped: {} ({}) is not installed", peer.name(), peer.settings());
             }
@@ -201,7 +134,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for round in 0..arguments.rounds {
         limits.push(limits::measure(&arguments.data, Duration::from_millis(300))?);
         for (index, work) in WORKS.iter().enumerate() {
-            for (who, contestant) in &mut taking_part {
+            // Whoever comes after one who wrote much meets a disk that is still busy with that: another one each round.
+            for place in 0..taking_part.len() {
+                let place = (place + round) % taking_part.len();
+                let (who, contestant) = &mut taking_part[place];
+                if !who.does(work) {
+                    continue;
+                }
                 let directory = arguments
                     .data
                     .join(format!("ackring-peers-{}", std::process::id()));
@@ -278,10 +217,12 @@ fn how(arguments: &Arguments) -> String {
         "Written by `benches/peers/run.sh --rounds {} --millis {}`; load average {load} at the end.\n\n\
          Machine: {model}, {cores} cores, {:.0} GiB, Linux {}, clients and servers on it together. Jobs of {} bytes \
          over loopback TCP.\nIn each round everybody does each work in turn, on a server of its own that is warmed up \
-         first; a figure is the median of the rounds.\nMachines of this kind are shared and noisy: ratios within one \
+         first; who begins changes from round to round; a figure is the median of the rounds.\nMachines of this kind are shared and noisy: ratios within one \
          run count, not figures of different runs.\n\nA closed loop has at most 100,000 jobs under way. All peers are \
          driven from Rust with as few system calls as their protocols allow: pipelined, everything encoded into one \
-         buffer, acks in the same write as the next request.",
+         buffer, acks in the same write as the next request.\n\nWith `--busy-poll` ackring's server and its tool \
+         look for bytes again and again instead of sleeping, at the price of a core each; everybody else sleeps. \
+         That is for latency, so it takes part in no other work.",
         arguments.rounds,
         arguments.time.as_millis(),
         kib.unwrap_or(0.0) / f64::from(1 << 20),

@@ -12,10 +12,11 @@ pub struct Contestant {
     pub class: Class,
     pub acks: &'static str,
     pub version: String,
-    /// The rounds of each work; empty where it failed, and then why.
+    /// The rounds of each work; empty where it takes no part, or where it failed, and then why.
     pub rounds: Vec<Vec<Round>>,
     pub failures: Vec<Option<String>>,
-    pub is_ours: bool,
+    /// Whether it is what others of its class are measured by.
+    pub is_measure: bool,
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -129,7 +130,7 @@ fn speed_table(page: &mut String, contestants: &[Contestant], work: usize) {
         let most = all.fold(0.0, f64::max);
         let ours = contestants
             .iter()
-            .find(|other| other.is_ours && other.class == one.class);
+            .find(|other| other.is_measure && other.class == one.class);
         let ratio = ours
             .and_then(|ours| speed(ours, work))
             .map_or("–".to_owned(), |ours| format!("{:.2}", ours / speed_of));
