@@ -6,6 +6,7 @@ use super::pace::{End, Pace};
 use super::plan::{Plan, Shape};
 use super::progress::Progress;
 use crate::cli::exit::Failure;
+use crossbeam_utils::CachePadded;
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
 };
@@ -76,19 +77,23 @@ impl Tally {
 pub(super) struct Phase<'a> {
     pub(super) plan: &'a Plan,
     pub(super) books: &'a Books,
-    pub(super) pace: Pace,
+    pub(super) pace: CachePadded<Pace>,
     /// Ends it early, on a signal for instance.
     pub(super) abort: &'a AtomicBool,
     /// Jobs that were in the queues before it began.
     preloaded: u64,
     /// Whether jobs are stamped with the time; those from before the start carry none that means anything.
     pub(super) stamps: bool,
-    accepted: AtomicU64,
-    acked: AtomicU64,
+    // What producers write, what workers write and what all read stand in cache lines of their own, or the tool would
+    // measure itself.
+    accepted: CachePadded<AtomicU64>,
+    /// `acked` when a producer last looked: less than it is, maybe, never more.
+    acked_seen: CachePadded<AtomicU64>,
+    acked: CachePadded<AtomicU64>,
     producing: AtomicUsize,
     working: AtomicUsize,
     /// When the last job that counts was done, in nanoseconds from the start.
-    ended_ns: AtomicU64,
+    ended_ns: CachePadded<AtomicU64>,
     start: OnceLock<Instant>,
     /// Who shares a thread with whom.
     lanes: Vec<Vec<Role>>,
@@ -128,15 +133,16 @@ impl<'a> Phase<'a> {
         Self {
             plan,
             books,
-            pace: Pace::new(preloaded, end, batch, plan.rate),
+            pace: CachePadded::new(Pace::new(preloaded, end, batch, plan.rate)),
             abort,
             preloaded,
             stamps: true,
-            accepted: AtomicU64::new(0),
-            acked: AtomicU64::new(0),
+            accepted: CachePadded::default(),
+            acked_seen: CachePadded::default(),
+            acked: CachePadded::default(),
             producing: AtomicUsize::new(plan.producers),
             working: AtomicUsize::new(plan.workers),
-            ended_ns: AtomicU64::new(0),
+            ended_ns: CachePadded::default(),
             start: OnceLock::new(),
             barrier: Barrier::new(lanes.len() + 1),
             lanes,
@@ -180,7 +186,17 @@ impl<'a> Phase<'a> {
 
     /// Whether more is under way than a closed loop may have.
     pub(super) fn is_deep(&self) -> bool {
-        self.plan.workers > 0 && self.pace.taken().saturating_sub(self.acked.load(Relaxed)) >= self.plan.depth
+        if self.plan.workers == 0 {
+            return false;
+        }
+        let taken = self.pace.taken();
+        let is_deep = |acked: u64| taken.saturating_sub(acked) >= self.plan.depth;
+        if !is_deep(self.acked_seen.load(Relaxed)) {
+            return false;
+        }
+        let acked = self.acked.load(Relaxed);
+        self.acked_seen.store(acked, Relaxed);
+        is_deep(acked)
     }
 
     /// Whether the threads are to stop where they are.
