@@ -479,6 +479,27 @@ fn a_log_in_memory_goes_round_in_the_beginnings_of_a_few_segments() {
 }
 
 #[test]
+fn large_records_in_memory_share_segments() {
+    let (log, _) = open(in_memory(64));
+    let first = log.tail().sequence();
+    // Three of a quarter each go into a segment, beside what is small.
+    let len = log.segment_bytes() as usize / 4;
+    let append = |len: usize| {
+        let mut claim = log.claim(len, Room::Enqueue).unwrap();
+        claim.put(&vec![7; len]);
+        let position = claim.position();
+        claim.commit(1, 0, NOW_MS, 1);
+        log.release(position, 1);
+    };
+    for _ in 0..60 {
+        append(len);
+        append(64);
+    }
+    let segments = log.tail().sequence() - first;
+    assert!((19..=25).contains(&segments), "{segments}");
+}
+
+#[test]
 fn leaving_segments_early_takes_no_room_from_jobs_and_adds_little() {
     let segments = 8;
     let (log, _) = open(in_memory(segments));

@@ -117,6 +117,9 @@ pub const HOT_SEGMENT_BYTES: u32 = 1024 * 1024;
 pub const HOT_SEGMENT_BYTES_MIN: u32 = 256 * 1024;
 /// The part of a segment after which it is left early, at most; one that ends before twice that counts as left early.
 pub const HOT_SEGMENT_PART: u32 = 64;
+/// Segments that are filled after one that was to be left early got a record larger than that: large records come
+/// together mostly, and they and what is small between them would have a segment each.
+pub const SEGMENTS_FILLED_AFTER_LARGE: u32 = 8;
 /// So many segments in use, as a part of those that may exist, end the leaving early; and so many of those that were
 /// left early may exist beyond the limit.
 pub const HOT_SEGMENTS_PART: usize = 4;

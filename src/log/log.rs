@@ -56,7 +56,8 @@ pub struct Log {
     pub(super) directory: Option<Directory>,
     /// Also of a log without a directory: random numbers come from there.
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) roll_lock: Mutex<()>,
+    /// Held while the tail moves on. How many segments are to be filled before one is left early again.
+    pub(super) roll_lock: Mutex<u32>,
     pub(super) space: Mutex<Space>,
     pub(super) keeper: Mutex<Keeper>,
     pub(super) syncer: Syncer,

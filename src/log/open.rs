@@ -142,7 +142,7 @@ impl Log {
             segments: parts.segments,
             directory: parts.directory,
             disk: parts.disk,
-            roll_lock: Mutex::new(()),
+            roll_lock: Mutex::new(0),
             space: Mutex::new(parts.space),
             keeper: Mutex::new(parts.keeper),
             syncer: Syncer::new(start, parts.now_ms),

@@ -10,22 +10,22 @@ use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::record::{HEADER_LEN, KIND_START, RecordMeta};
 use crate::log::start::StartBody;
+use crate::log::tail::has_place;
 
 impl Log {
     /// Moves the tail from the segment of `full`, where `len` bytes did not fit, to a prepared one.
     #[cold]
     pub(super) fn roll(&self, full: LogPosition, len: u32, room: Room) -> Result<(), LogError> {
         // Writers that come while another rolls spin, then yield, then park here: that is how this lock waits.
-        let _rolling = self.roll_lock.lock();
+        let mut to_fill = self.roll_lock.lock();
         let tail = self.tail.load();
-        let fits = self.segment_bytes - tail.offset() >= len;
-        if tail.sequence() != full.sequence() || fits && tail.offset() < self.leave_at.load(Ordering::Relaxed)
-        {
+        let has_place = |leave_at: u32| has_place(tail, len, leave_at, self.segment_bytes);
+        if tail.sequence() != full.sequence() || has_place(self.leave_at.load(Ordering::Relaxed)) {
             return Ok(());
         }
         let sequence = match self.take_ready(room) {
             // It was to be left early, but there is nothing to leave it for.
-            Err(LogError::Full { .. }) if fits => {
+            Err(LogError::Full { .. }) if has_place(self.segment_bytes) => {
                 self.leave_at.store(self.segment_bytes, Ordering::Relaxed);
                 return Ok(());
             }
@@ -50,16 +50,23 @@ impl Log {
         }
         // Last, as it may be retired from here on.
         old.seal(left.offset());
-        self.leave_at.store(self.leave_next_at(), Ordering::Relaxed);
+        let was_hot = self.leave_at.load(Ordering::Relaxed) < self.segment_bytes;
+        *to_fill = if was_hot && !self.is_early(left.offset()) {
+            limits::SEGMENTS_FILLED_AFTER_LARGE
+        } else {
+            to_fill.saturating_sub(1)
+        };
+        self.leave_at
+            .store(self.leave_next_at(*to_fill), Ordering::Relaxed);
         self.weigh();
         Ok(())
     }
 
     /// Where the segment just begun is to be left. In memory, and as long as few segments hold anything, after a small part
     /// of it: what is used again soon then goes round in the caches. On a disk each further segment costs waiting.
-    fn leave_next_at(&self) -> u32 {
+    fn leave_next_at(&self, to_fill: u32) -> u32 {
         let early = limits::HOT_SEGMENT_BYTES.min(self.segment_bytes / limits::HOT_SEGMENT_PART);
-        if self.directory.is_some() || early < limits::HOT_SEGMENT_BYTES_MIN {
+        if self.directory.is_some() || to_fill > 0 || early < limits::HOT_SEGMENT_BYTES_MIN {
             return self.segment_bytes;
         }
         if self.space.lock().may_leave_early() {

@@ -31,14 +31,14 @@ impl Tail {
         LogPosition::from_raw(self.word.load(Ordering::Acquire))
     }
 
-    /// Takes `len` bytes, or says at which tail they did not fit below `segment_bytes`, or would have begun at or behind
-    /// `leave_at`. Never spins without another writer having made progress.
+    /// Takes `len` bytes, or says at which tail they [did not go](has_place). Never spins without another writer having made
+    /// progress.
     #[inline]
     pub fn claim(&self, len: u32, leave_at: u32, segment_bytes: u32) -> Result<LogPosition, LogPosition> {
         let mut at = self.word.load(Ordering::Relaxed);
         loop {
             let position = LogPosition::from_raw(at);
-            if segment_bytes - position.offset() < len || position.offset() >= leave_at {
+            if !has_place(position, len, leave_at, segment_bytes) {
                 return Err(position);
             }
             // Acquire pairs with the Release of `roll`: the claimer sees the segment that it claimed in. The
@@ -61,6 +61,14 @@ impl Tail {
         // Release: the new segment, its opening record included, is visible to whoever claims in it.
         LogPosition::from_raw(self.word.swap(to.raw(), Ordering::AcqRel))
     }
+}
+
+/// Whether a record of `len` bytes goes where the tail is: it fits below `segment_bytes`, and begins before `leave_at`.
+/// A record that is longer than that itself may begin behind it: to leave for its sake would bring it no nearer to what
+/// was used last.
+#[inline]
+pub fn has_place(tail: LogPosition, len: u32, leave_at: u32, segment_bytes: u32) -> bool {
+    segment_bytes - tail.offset() >= len && (tail.offset() < leave_at || len > leave_at)
 }
 
 /// A word that publishes a record. The mapped memory holds the standard library's atomics; models bring loom's.
