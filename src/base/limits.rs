@@ -120,8 +120,8 @@ pub const HOT_SEGMENT_PART: u32 = 64;
 /// Segments that are filled after one that was to be left early got a record larger than that: large records come
 /// together mostly, and they and what is small between them would have a segment each.
 pub const SEGMENTS_FILLED_AFTER_LARGE: u32 = 8;
-/// So many segments in use, as a part of those that may exist, end the leaving early; and so many of those that were
-/// left early may exist beyond the limit.
+/// More segments in use than such a part of those that may exist end the leaving early: one that was left counts as a
+/// whole one, and a log that is full has to copy its jobs out before it can take more.
 pub const HOT_SEGMENTS_PART: usize = 4;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;

@@ -202,9 +202,15 @@ impl Engine {
     }
 
     fn wants_volatile_copies(&self, reclaim: &Reclaim) -> bool {
-        let in_use = self.volatile.segments_in_use();
-        let needed = segments_for(reclaim.tally.live_bytes(), &self.volatile);
         let is_tight = is_tight(&self.volatile);
+        // What was left early holds little, and is used again as it is for as long as there is room.
+        let early = if is_tight {
+            0
+        } else {
+            self.volatile.segments_left_early()
+        };
+        let in_use = self.volatile.segments_in_use().saturating_sub(early);
+        let needed = segments_for(reclaim.tally.live_bytes(), &self.volatile);
         let slack = match (is_tight, self.volatile.segments_max() <= SMALL_LOG_SEGMENTS) {
             // A log of few segments has none to spare: whatever frees one is worth it there.
             (true, true) => 1,

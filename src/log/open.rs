@@ -20,7 +20,7 @@ use crate::log::reading::{LogVisitor, ReadProgress, Reading};
 use crate::log::record::{HEADER_LEN, Recovered};
 use crate::log::recover::Verdict;
 use crate::log::segment::Segment;
-use crate::log::space::{Keeper, Space, early_max};
+use crate::log::space::{Keeper, Space};
 use crate::log::start::{FLAG_BOOT, StartBody};
 use crate::log::sync::Syncer;
 use crate::log::table::Segments;
@@ -91,7 +91,7 @@ impl Log {
     }
 
     fn open_in_memory(config: &LogConfig, now_ms: u64) -> Result<(Log, RecoveryReport), OpenError> {
-        let count = config.segments_max() + early_max(config.segments_max()) + 1;
+        let count = config.segments_max() + 1;
         let log = Log::assemble(Parts {
             directory: None,
             segments: Segments::new(count, count),

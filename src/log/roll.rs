@@ -13,7 +13,7 @@ use crate::log::start::StartBody;
 use crate::log::tail::has_place;
 
 impl Log {
-    /// Moves the tail from the segment of `full`, where `len` bytes did not fit, to a prepared one.
+    /// Moves the tail from the segment of `full`, where `len` bytes had no place, to a prepared one.
     #[cold]
     pub(super) fn roll(&self, full: LogPosition, len: u32, room: Room) -> Result<(), LogError> {
         // Writers that come while another rolls spin, then yield, then park here: that is how this lock waits.
@@ -66,7 +66,9 @@ impl Log {
     /// of it: what is used again soon then goes round in the caches. On a disk each further segment costs waiting.
     fn leave_next_at(&self, to_fill: u32) -> u32 {
         let early = limits::HOT_SEGMENT_BYTES.min(self.segment_bytes / limits::HOT_SEGMENT_PART);
-        if self.directory.is_some() || to_fill > 0 || early < limits::HOT_SEGMENT_BYTES_MIN {
+        // Small segments use numbers up, of which a log has 2^32.
+        let has_numbers = self.tail().sequence() < 1 << 31;
+        if self.directory.is_some() || to_fill > 0 || !has_numbers || early < limits::HOT_SEGMENT_BYTES_MIN {
             return self.segment_bytes;
         }
         if self.space.lock().may_leave_early() {

@@ -59,7 +59,7 @@ impl Space {
     fn obtainable(&self) -> usize {
         let makeable = match self.obstacle {
             Some(_) => 0,
-            None => self.allowed().saturating_sub(self.existing),
+            None => self.existing_max.saturating_sub(self.existing),
         };
         self.ready.len() + self.spare.len() + makeable
     }
@@ -68,9 +68,9 @@ impl Space {
         self.ready.len() + self.spare.len()
     }
 
-    /// Whether so few hold anything that the next one may be left early.
+    /// Whether so few hold anything, and others can be had, that the next one may be left early.
     pub(super) fn may_leave_early(&self) -> bool {
-        self.in_use() <= early_max(self.existing_max)
+        self.obstacle.is_none() && self.in_use() <= self.existing_max / limits::HOT_SEGMENTS_PART
     }
 
     /// One that was left early is in use until it is retired.
@@ -80,11 +80,6 @@ impl Space {
 
     fn in_use(&self) -> usize {
         self.existing - self.unused()
-    }
-
-    /// How many may exist now: those that were left early take so little that others may take their places.
-    fn allowed(&self) -> usize {
-        self.existing_max + self.early.min(early_max(self.existing_max))
     }
 
     /// How many may exist.
@@ -100,7 +95,7 @@ impl Space {
     /// How many exist beyond the limit: starts and copies may have made them. They are not for new jobs, or the log
     /// would hold as many more of those and need as many more for their copies.
     pub(super) fn beyond(&self) -> usize {
-        self.existing.saturating_sub(self.allowed())
+        self.existing.saturating_sub(self.existing_max)
     }
 
     /// Whether a roll for this purpose leaves the reserve whole.
@@ -118,11 +113,6 @@ impl Space {
             obstacle: self.obstacle.clone(),
         }
     }
-}
-
-/// How many segments that were left early may exist beyond the limit.
-pub(super) fn early_max(existing_max: usize) -> usize {
-    existing_max / limits::HOT_SEGMENTS_PART
 }
 
 /// What only the one who prepares and recycles touches. Its lock may be held across system calls.
@@ -268,7 +258,7 @@ impl Log {
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         {
             let space = self.space.lock();
-            let allowed = space.existing < space.allowed().saturating_add(beyond);
+            let allowed = space.existing < space.existing_max.saturating_add(beyond);
             let waits = space.obstacle.is_some() && now_ms < space.retry_ms;
             if !allowed || waits || number as usize > self.segments.capacity() {
                 return Err(space.full());
@@ -387,7 +377,7 @@ impl Log {
                 (
                     space.ready.len(),
                     space.unused(),
-                    space.existing < space.allowed(),
+                    space.existing < space.existing_max,
                 )
             };
             if ready < limits::SEGMENTS_READY && (unused > ready || may_make) {
@@ -427,10 +417,14 @@ impl Log {
         space.spare.insert(place, coldest);
     }
 
-    /// Segments that hold a part of the log, those aside that were left early in memory: they take next to nothing.
+    /// Segments that hold a part of the log.
     pub fn segments_in_use(&self) -> usize {
-        let space = self.space.lock();
-        space.in_use() - space.early
+        self.space.lock().in_use()
+    }
+
+    /// Those of them that were left early, in memory, and so hold little.
+    pub fn segments_left_early(&self) -> usize {
+        self.space.lock().early
     }
 
     /// Segments that may exist at once.

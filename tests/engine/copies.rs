@@ -3,7 +3,7 @@
 use crate::disk::{Rng, SimDisk, SimOptions};
 use crate::world::World;
 use ackring::engine::{QueueId, RequestId};
-use ackring::{ErrorCode, JobId, JobOptions, JobState, QueueOptions};
+use ackring::{Durability, ErrorCode, JobId, JobOptions, JobState, QueueOptions};
 
 fn keeping(keep_finished: u32) -> QueueOptions {
     QueueOptions {
@@ -254,5 +254,55 @@ fn purge_between_copies(seed: u64) {
 fn what_was_purged_does_not_come_back_from_a_copy() {
     for seed in 0..40 {
         purge_between_copies(seed);
+    }
+}
+
+/// A log in memory that is full of jobs of which every second one is over has room for nearly as many again, also where it
+/// began with segments that were left early.
+#[test]
+fn a_full_log_in_memory_refused_jobs_though_half_of_what_it_held_was_over() {
+    const SEGMENT: u32 = 16 * 1024 * 1024;
+    let mut world = World::with(|config| {
+        config.segment_bytes = SEGMENT;
+        config.log_bytes_max = 4 * u64::from(SEGMENT);
+        config.memory_bytes_max = 16 * u64::from(SEGMENT);
+    });
+    let options = QueueOptions {
+        durability: Durability::Memory,
+        ..keeping(0)
+    };
+    let queue = world.create("q", options);
+    let payload = vec![7; 128 * 1024];
+    let fill = |world: &World| {
+        let job = [(&payload[..], JobOptions::default())];
+        let pushed = (0..10_000).take_while(|_| world.try_push(queue, &job).is_ok());
+        pushed.count()
+    };
+    for round in 0..3 {
+        let all = fill(&world);
+        let mut jobs = Vec::new();
+        while jobs.len() < all {
+            let some = world.reserve(queue, all);
+            assert!(!some.is_empty(), "round {round}: {} of {all}", jobs.len());
+            jobs.extend(some);
+        }
+        for job in jobs.iter().step_by(2) {
+            assert_eq!(world.ack(job.token), None);
+        }
+        // A refused one comes again later, when the log has made some room.
+        let mut more = 0;
+        loop {
+            world.tidy_log();
+            match fill(&world) {
+                0 => break,
+                some => more += some,
+            }
+        }
+        assert!(more > all / 3, "round {round}: {more} beside {all}");
+        for job in jobs.iter().skip(1).step_by(2) {
+            assert_eq!(world.ack(job.token), None);
+        }
+        assert_eq!(world.drain(queue).len(), more);
+        world.tidy_log();
     }
 }

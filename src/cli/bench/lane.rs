@@ -1,6 +1,7 @@
 //! A lane: the connections of one thread. Where connections sleep until something comes, each has a lane of its own.
 //! Where they poll, a lane has several and does a step of each in turn, none of which waits: were there more threads that
-//! poll than cores, what comes to one would wait until the others let go of its core.
+//! poll than cores, what comes to one would wait until the others let go of its core. (Only the first step of a worker behind a
+//! backlog does, for its subscription.)
 
 use super::phase::{Phase, Role, Tally};
 use super::produce::Producer;
