@@ -542,5 +542,6 @@ fn a_segment_is_not_retired_before_the_roll_that_left_it_is_done() {
         }
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+    while log.step(NOW_MS, 100) > 0 {}
     assert!(log.segments_in_use() <= 2, "{}", log.segments_in_use());
 }

@@ -115,14 +115,14 @@ pub const SEGMENT_RETRY_MS: u64 = 1_000;
 pub const HOT_SEGMENT_BYTES: u32 = 1024 * 1024;
 /// A segment is left early only where such a part of it is at least this many bytes.
 pub const HOT_SEGMENT_BYTES_MIN: u32 = 256 * 1024;
-/// The part of a segment after which it is left early, at most; one that ends before twice that counts as left early.
+/// The part of a segment after which it is left early, at most.
 pub const HOT_SEGMENT_PART: u32 = 64;
 /// Segments that are filled after one that was to be left early got a record larger than that: large records come
 /// together mostly, and they and what is small between them would have a segment each.
 pub const SEGMENTS_FILLED_AFTER_LARGE: u32 = 8;
 /// More segments in use than such a part of those that may exist end the leaving early: one that was left counts as a
 /// whole one, and a log that is full has to copy its jobs out before it can take more.
-pub const HOT_SEGMENTS_PART: usize = 4;
+pub const SEGMENTS_PART_LEFT_EARLY: usize = 4;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
 /// Log bytes that hand-outs leave alone for each job that is not over: it may be settled in a record of its own, and a

@@ -45,8 +45,8 @@ pub struct Log {
     pub(super) hold: AtomicU32,
     pub(super) oldest: AtomicU32,
     pub(super) segment_bytes: u32,
-    /// Where in the segment being written no further record begins, unless it is longer than that itself. A guess that is right often enough: what it says
-    /// of the segment before, or of the next one, does no harm.
+    /// Where in the segment being written no further record begins, unless it is longer than that itself. A guess that is
+    /// right often enough: what it says of the segment before, or of the next one, does no harm.
     pub(super) leave_at: AtomicU32,
     /// The first segment that this start began.
     pub(super) first_sequence: u32,

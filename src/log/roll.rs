@@ -45,13 +45,14 @@ impl Log {
                 self.now_ms.load(Ordering::Relaxed),
             );
         }
-        if self.is_early(left.offset()) {
+        let is_early = self.is_early(left.offset());
+        if is_early {
             self.space.lock().add_early();
         }
         // Last, as it may be retired from here on.
         old.seal(left.offset());
         let was_hot = self.leave_at.load(Ordering::Relaxed) < self.segment_bytes;
-        *to_fill = if was_hot && !self.is_early(left.offset()) {
+        *to_fill = if was_hot && !is_early {
             limits::SEGMENTS_FILLED_AFTER_LARGE
         } else {
             to_fill.saturating_sub(1)
@@ -62,25 +63,26 @@ impl Log {
         Ok(())
     }
 
-    /// Where the segment just begun is to be left. In memory, and as long as few segments hold anything, after a small part
-    /// of it: what is used again soon then goes round in the caches. On a disk each further segment costs waiting.
+    /// After how many bytes a segment of this log may be left early. In memory alone: on a disk each further segment costs
+    /// waiting.
+    fn early_bytes(&self) -> Option<u32> {
+        let bytes = limits::HOT_SEGMENT_BYTES.min(self.segment_bytes / limits::HOT_SEGMENT_PART);
+        (self.directory.is_none() && bytes >= limits::HOT_SEGMENT_BYTES_MIN).then_some(bytes)
+    }
+
+    /// Where the segment just begun is to be left: early as long as few segments hold anything, as what is used again
+    /// soon then goes round in the caches.
     fn leave_next_at(&self, to_fill: u32) -> u32 {
-        let early = limits::HOT_SEGMENT_BYTES.min(self.segment_bytes / limits::HOT_SEGMENT_PART);
         // Small segments use numbers up, of which a log has 2^32.
-        let has_numbers = self.tail().sequence() < 1 << 31;
-        if self.directory.is_some() || to_fill > 0 || !has_numbers || early < limits::HOT_SEGMENT_BYTES_MIN {
-            return self.segment_bytes;
-        }
-        if self.space.lock().may_leave_early() {
-            early
-        } else {
-            self.segment_bytes
-        }
+        let may_leave = to_fill == 0 && self.tail().sequence() < 1 << 31;
+        self.early_bytes()
+            .filter(|_| may_leave && self.space.lock().may_leave_early())
+            .unwrap_or(self.segment_bytes)
     }
 
     /// Whether a segment whose last record ends there was left early.
     pub(super) fn is_early(&self, end: u32) -> bool {
-        self.directory.is_none() && end < 2 * (self.segment_bytes / limits::HOT_SEGMENT_PART)
+        self.early_bytes().is_some_and(|bytes| end < 2 * bytes)
     }
 
     fn start_body(&self) -> StartBody {

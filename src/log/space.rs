@@ -70,7 +70,7 @@ impl Space {
 
     /// Whether so few hold anything, and others can be had, that the next one may be left early.
     pub(super) fn may_leave_early(&self) -> bool {
-        self.obstacle.is_none() && self.in_use() <= self.existing_max / limits::HOT_SEGMENTS_PART
+        self.obstacle.is_none() && self.in_use() <= self.existing_max / limits::SEGMENTS_PART_LEFT_EARLY
     }
 
     /// One that was left early is in use until it is retired.
