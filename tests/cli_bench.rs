@@ -7,7 +7,7 @@
 
 mod cli;
 
-use cli::{Home, eventually};
+use cli::{Home, Server, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -188,25 +188,7 @@ fn threads_that_poll_have_several_connections_each() {
         assert_eq!(report["busy_poll"], true);
     }
     assert!(bench_queues(&home).is_empty(), "the queues of a load are removed");
-    let arguments = [
-        "--json",
-        "bench",
-        "--busy-poll",
-        "--duration",
-        "10m",
-        "--warmup",
-        "0",
-    ];
-    let load = home.spawn(&arguments);
-    eventually("jobs of the load", || {
-        bench_queues(&home)
-            .iter()
-            .any(|queue| queue["done"].as_u64() > Some(0))
-            .then_some(())
-    });
-    server.kill();
-    let ran = load.finish().expect(3);
-    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let report = load_without_its_server(&home, server, &["--busy-poll"]);
     assert_eq!(report["lost"], Value::Null, "{report}");
 }
 
@@ -284,30 +266,27 @@ fn nonsense_is_refused_in_one_line() {
     home.ackring(&["bench", "--jobs", "5"]).expect(3);
 }
 
-#[test]
-fn a_server_that_is_killed_gives_errors_and_an_end() {
-    let home = Home::new();
-    let server = home.serve();
-    let arguments = [
-        "--json",
-        "bench",
-        "--duration",
-        "10m",
-        "--warmup",
-        "0",
-        "--workers",
-        "2",
-    ];
-    let load = home.spawn(&arguments);
+/// The report of a load whose server is killed under it.
+fn load_without_its_server(home: &Home, server: Server, arguments: &[&str]) -> Value {
+    let mut all = vec!["--json", "bench", "--duration", "10m", "--warmup", "0"];
+    all.extend(arguments);
+    let load = home.spawn(&all);
     eventually("jobs of the load", || {
-        bench_queues(&home)
+        bench_queues(home)
             .iter()
             .any(|queue| queue["done"].as_u64() > Some(0))
             .then_some(())
     });
     server.kill();
     let ran = load.finish().expect(3);
-    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+#[test]
+fn a_server_that_is_killed_gives_errors_and_an_end() {
+    let home = Home::new();
+    let server = home.serve();
+    let report = load_without_its_server(&home, server, &["--workers", "2"]);
     assert!(report["jobs"].as_u64().unwrap() > 0, "{report}");
     assert_eq!(
         report["lost"],

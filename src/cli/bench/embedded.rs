@@ -21,17 +21,16 @@ const LOOKS: u32 = 64;
 /// The sleep of a worker that finds nothing, and of a producer that has to leave the workers time.
 const NAP: Duration = Duration::from_micros(20);
 
-/// Does what one thread has to; each role has one of its own.
-pub(super) fn run(phase: &Phase<'_>, target: &Embedded, roles: &[Role]) -> Tally {
-    let mut tally = Tally::default();
-    for role in roles {
-        let one = match role {
-            Role::Producer => produce(phase, target),
-            Role::Worker(place) => work(phase, target, *place),
-        };
-        phase.ended(*role, one.failure.is_some());
-        tally.merge(one);
-    }
+/// Does what one thread has to.
+pub(super) fn run(phase: &Phase<'_>, target: &Embedded, lane: &[Role]) -> Tally {
+    let [role] = lane else {
+        unreachable!("without a server each role has a thread of its own")
+    };
+    let tally = match role {
+        Role::Producer => produce(phase, target),
+        Role::Worker(place) => work(phase, target, *place),
+    };
+    phase.ended(*role, tally.failure.is_some());
     tally
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Worker<'a> {
     /// Places of its queues, in portions that one request may name.
     queues: Vec<Vec<usize>>,
     /// Whether its subscriptions, if it is to have any, are still to be made.
-    is_idle: bool,
+    must_subscribe: bool,
     /// Came and not acked yet.
     tokens: Vec<Token>,
     /// Reserves under way, and when they were sent.
@@ -94,7 +94,7 @@ impl<'a> Worker<'a> {
             phase,
             connection: service.connect(&queues, reading)?,
             queues: portions.map(<[usize]>::to_vec).collect(),
-            is_idle: phase.plan.deliver == Deliver::Subscribe,
+            must_subscribe: phase.plan.deliver == Deliver::Subscribe,
             tokens: Vec::new(),
             reserves: VecDeque::new(),
             turn: 0,
@@ -108,7 +108,7 @@ impl<'a> Worker<'a> {
     }
 
     fn subscribe(&mut self) -> Result<(), ClientError> {
-        if !std::mem::take(&mut self.is_idle) {
+        if !std::mem::take(&mut self.must_subscribe) {
             return Ok(());
         }
         let window = Window {
