@@ -217,8 +217,8 @@ fn how(arguments: &Arguments) -> String {
         "Written by `benches/peers/run.sh --rounds {} --millis {}`; load average {load} at the end.\n\n\
          Machine: {model}, {cores} cores, {:.0} GiB, Linux {}, clients and servers on it together. Jobs of {} bytes \
          over loopback TCP.\nIn each round everybody does each work in turn, on a server of its own that is warmed up \
-         first; who begins changes from round to round; a figure is the median of the rounds.\nMachines of this kind are shared and noisy: ratios within one \
-         run count, not figures of different runs.\n\nA closed loop has at most 100,000 jobs under way. All peers are \
+         first; who begins changes from round to round; a figure is the median of the rounds.\nMachines of this kind \
+         are shared and noisy: ratios within one run count, not figures of different runs.\n\nA closed loop has at most 100,000 jobs under way. All peers are \
          driven from Rust with as few system calls as their protocols allow: pipelined, everything encoded into one \
          buffer, acks in the same write as the next request.\n\nWith `--busy-poll` ackring's server and its tool \
          look for bytes again and again instead of sleeping, at the price of a core each; everybody else sleeps. \
