@@ -82,6 +82,14 @@ fn every_shape_reports_what_it_did() {
             "life",
             "life --jobs 3000 --durability memory --backlog 5000 --payload 1KiB",
         ),
+        (
+            "life",
+            "life --jobs 4000 --acks quiet --batch 1 --producers 2 --workers 3",
+        ),
+        (
+            "reserve",
+            "reserve --jobs 3000 --acks quiet --backlog 50 --batch 7 --durability synced",
+        ),
         ("enqueue", "enqueue --jobs 20000 --queues 3 --producers 2"),
         (
             "reserve",
@@ -178,7 +186,7 @@ fn threads_that_poll_have_several_connections_each() {
         ),
         ("life", "life --batch 20 --backlog 300 --workers 3 --depth 50"),
         ("life", "life --batch 20 --embedded --workers 2"),
-        ("reserve", "reserve --batch 20 --workers 3"),
+        ("reserve", "reserve --batch 20 --workers 3 --acks quiet"),
         ("enqueue", "enqueue --batch 20 --producers 3"),
         ("echo", "echo --producers 3 --in-flight 1"),
     ] {

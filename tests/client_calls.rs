@@ -84,7 +84,7 @@ fn a_job_is_enqueued_reserved_and_acked() {
             peer.deliver(&reserve, 5, &[b"hello", b"", b"third"]);
 
             let settle = peer.request();
-            let Request::Settle { number: 3, batch } = settle.decode() else {
+            let Request::Settle { number: 3, batch, .. } = settle.decode() else {
                 panic!()
             };
             let ack = batch.items().next().unwrap();
@@ -155,6 +155,42 @@ fn answers_may_come_byte_by_byte_and_in_any_order() {
                 .map(|pending| pending.wait().unwrap().ids[0].0)
                 .collect();
             assert_eq!(ids, [100, 200, 300]);
+        },
+    );
+}
+
+#[test]
+fn quiet_acks_wait_for_nothing_and_are_refused_where_nothing_can_be_sent() {
+    let fake = Fake::new();
+    let tokens = [4, 5].map(|id| Token {
+        id: JobId(id),
+        attempt: 2,
+    });
+    play(
+        &fake,
+        fake.config(),
+        |peer| {
+            let acks = peer.request();
+            let Request::Settle {
+                number: 0,
+                quiet: true,
+                batch,
+            } = acks.decode()
+            else {
+                panic!("a quiet settlement")
+            };
+            assert!(batch.items().map(|item| item.token).eq(tokens));
+            // Nobody asked, so what it says is nobody's.
+            peer.refuse(&acks, ErrorCode::LogFull);
+            let ping = peer.request();
+            assert!(matches!(ping.decode(), Request::Ping));
+            peer.answer(&ping, |reply, out| reply.empty(out));
+        },
+        |client| {
+            client.ack_quietly(&tokens).unwrap();
+            client.ping().unwrap();
+            let error = client.ack_quietly(&vec![tokens[0]; 2_000_000]).unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::BatchTooLarge));
         },
     );
 }

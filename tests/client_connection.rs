@@ -7,9 +7,9 @@
 
 mod client_fake;
 
-use ackring::client::{ClientError, Connection, Event, Reading, Reserve, Window};
+use ackring::client::{ClientConfig, ClientError, Connection, Event, Reading, Reserve, Window};
 use ackring::wire::Request;
-use ackring::{ErrorCode, JobId, Token};
+use ackring::{ErrorCode, ItemError, JobId, Token};
 use client_fake::{Fake, Peer};
 use std::thread;
 use std::time::Duration;
@@ -18,7 +18,10 @@ const TURN: Duration = Duration::from_secs(20);
 
 /// A connection with one queue, handle 5, and the server's end of it.
 fn connect(fake: &Fake, reading: Reading) -> (Connection, Peer) {
-    let config = fake.config();
+    connect_as(fake, fake.config(), reading)
+}
+
+fn connect_as(fake: &Fake, config: ClientConfig, reading: Reading) -> (Connection, Peer) {
     thread::scope(|scope| {
         let connection = scope.spawn(|| Connection::open(config, &["mail"], reading).unwrap());
         let mut peer = fake.accept();
@@ -36,6 +39,10 @@ fn turn(connection: &mut Connection) -> Vec<String> {
                 Event::Applied { request, outcome } => {
                     let ids: Vec<u64> = outcome.ids().map(|id| id.0).collect();
                     format!("applied {request} {ids:?}")
+                }
+                Event::NotAcked { outcome } => {
+                    let items = outcome.items().map(|item| (item.position, item.code));
+                    format!("not acked {:?}", items.collect::<Vec<_>>())
                 }
                 Event::Delivered { request, jobs } => {
                     let payloads = jobs
@@ -86,7 +93,7 @@ fn requests_are_encoded_in_place_and_answers_find_them() {
                 };
                 let sent: Vec<_> = batch.items().map(|item| item.payload().to_vec()).collect();
                 assert_eq!(sent, payloads.map(|payload| payload.as_bytes().to_vec()));
-                let Request::Settle { number: 2, batch } = got[1].decode() else {
+                let Request::Settle { number: 2, batch, .. } = got[1].decode() else {
                     panic!("the second request")
                 };
                 assert!(batch.items().map(|item| item.token).eq(tokens));
@@ -114,6 +121,87 @@ fn requests_are_encoded_in_place_and_answers_find_them() {
         let (sent, received) = connection.bytes();
         assert!(sent > 0 && received > 0);
     }
+}
+
+#[test]
+fn quiet_acks_are_nothing_to_wait_for_and_what_failed_of_them_is_told() {
+    let fake = Fake::new();
+    let (mut connection, mut peer) = connect(&fake, Reading::Sleeping);
+    let tokens = [1, 2].map(|id| Token {
+        id: JobId(id),
+        attempt: 3,
+    });
+    let requests = connection.requests();
+    requests.ack_quietly(&tokens).unwrap();
+    requests.ack_quietly(&tokens[1..]).unwrap();
+    assert_eq!(requests.in_flight(), 0);
+    assert_eq!(requests.ping().unwrap(), 1);
+    let many = vec![tokens[0]; 2_000_000];
+    let error = requests.ack_quietly(&many).unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::BatchTooLarge));
+    let seen = thread::scope(|scope| {
+        scope.spawn(|| {
+            let got = [peer.request(), peer.request(), peer.request()];
+            for (one, sent) in got.iter().zip([&tokens[..], &tokens[1..]]) {
+                let Request::Settle {
+                    number: 0,
+                    quiet: true,
+                    batch,
+                } = one.decode()
+                else {
+                    panic!("a quiet settlement")
+                };
+                assert!(batch.items().map(|item| item.token).eq(sent.iter().copied()));
+            }
+            let lost = ItemError {
+                position: 1,
+                code: ErrorCode::LeaseLost,
+            };
+            peer.outcome(&got[0], &[], &[lost]);
+            peer.refuse(&got[1], ErrorCode::LogFull);
+            peer.answer(&got[2], |reply, out| reply.empty(out));
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            seen.extend(turn(&mut connection));
+        }
+        seen
+    });
+    assert_eq!(
+        seen,
+        [
+            "not acked [(1, LeaseLost)]",
+            "refused None Some(LogFull)",
+            "done 1"
+        ]
+    );
+}
+
+#[test]
+fn after_four_thousand_million_requests_no_answer_is_taken_for_one_to_a_quiet_ack() {
+    let fake = Fake::new();
+    let config = ClientConfig {
+        first_number: u64::from(u32::MAX),
+        ..fake.config()
+    };
+    let (mut connection, mut peer) = connect_as(&fake, config, Reading::Sleeping);
+    let numbers = [(); 3].map(|()| connection.requests().ping().unwrap());
+    assert_eq!(numbers, [0xffff_ffff, 0x1_0000_0001, 0x1_0000_0002]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                let got = peer.request();
+                peer.refuse(&got, ErrorCode::LogFull);
+            }
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            seen.extend(turn(&mut connection));
+        }
+        let expected = numbers.map(|number| format!("refused Some({number}) Some(LogFull)"));
+        assert_eq!(seen, expected);
+    });
+    assert_eq!(connection.requests().in_flight(), 0);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn it_enqueues_reserves_and_acks() {
     );
     peer.deliver(&reserve, 5, &[b"hello from python"]);
     let settle = peer.request();
-    let Request::Settle { number: 3, batch } = settle.decode() else {
+    let Request::Settle { number: 3, batch, .. } = settle.decode() else {
         panic!()
     };
     let ack = batch.items().next().unwrap();

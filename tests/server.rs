@@ -18,6 +18,8 @@ mod leaving;
 mod peer;
 #[path = "server/queues.rs"]
 mod queues;
+#[path = "server/quiet.rs"]
+mod quiet;
 #[path = "server/stopping.rs"]
 mod stopping;
 #[path = "server/stress.rs"]

@@ -366,11 +366,19 @@ proptest! {
     }
 
     #[test]
-    fn settle(notes in vec((any::<u64>(), option::of(vec(any::<u8>(), 0..40))), 1..20), number: u64) {
+    fn settle(
+        notes in vec((any::<u64>(), option::of(vec(any::<u8>(), 0..40))), 1..20),
+        number: u64,
+        is_quiet: bool,
+    ) {
         let mut out = Vec::new();
-        compose::settle(&mut out, 3, number, &settlements(&notes));
-        let Request::Settle { number: n, batch } = decode(&out) else { panic!() };
-        prop_assert_eq!(n, number);
+        if is_quiet {
+            compose::settle_quietly(&mut out, 3, &settlements(&notes));
+        } else {
+            compose::settle(&mut out, 3, number, &settlements(&notes));
+        }
+        let Request::Settle { number: n, quiet, batch } = decode(&out) else { panic!() };
+        prop_assert_eq!((n, quiet), (if is_quiet { 0 } else { number }, is_quiet));
         let read: Vec<_> = batch.items().map(|s| (s.token.id.0, s.note.map(<[u8]>::to_vec))).collect();
         prop_assert_eq!(read, notes);
     }

@@ -191,6 +191,13 @@ fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         },
     );
     add(
+        "settle_quiet_request",
+        "SETTLE, answered only if it fails: ack of job 1:42, attempt 1",
+        &|out| {
+            compose::settle_quietly(out, 14, &ack());
+        },
+    );
+    add(
         "settle_full_request",
         "SETTLE, number 7: every verb, with and without notes",
         &|out| {

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::client::config::ClientConfig;
 use crate::client::error::ClientError;
 use crate::client::link::{Link, NoLink};
-use crate::client::requests::Requests;
+use crate::client::requests::{QUIET_CORRELATION, Requests};
 use crate::client::socket::Socket;
 use crate::wire::error::class_number;
 use crate::wire::{DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Op, OutcomeView};
@@ -34,6 +34,11 @@ pub enum Event<'a> {
         /// What it did.
         outcome: OutcomeView<'a>,
     },
+    /// Of deliveries that were [acked quietly](Requests::ack_quietly) in one request, some were not current any more.
+    NotAcked {
+        /// Which, by their positions in the request, and why; the others are acked.
+        outcome: OutcomeView<'a>,
+    },
     /// Jobs: the answer to a reserve, or pushed to a subscription.
     Delivered {
         /// The reserve's number; `None` for a push.
@@ -48,7 +53,7 @@ pub enum Event<'a> {
     },
     /// The request was refused; nothing of it was applied unless the error says that this cannot be told.
     Refused {
-        /// The request's number; `None` when a subscription was ended.
+        /// The request's number; `None` when a subscription was ended, or of what was acked quietly.
         request: Option<u64>,
         /// Why.
         error: ClientError,
@@ -228,7 +233,7 @@ fn event_of<'a>(frame: &Frame<'a>, requests: &mut Requests, server: &str) -> Res
         return Err(protocol("a header of another length"));
     }
     if header.is_error() {
-        let request = if header.is_reply() && header.correlation.get() != 0 {
+        let request = if header.is_reply() && header.correlation.get() != QUIET_CORRELATION {
             let request = requests.answered(header.correlation.get());
             Some(request.ok_or_else(|| protocol("an answer to nothing"))?)
         } else {
@@ -244,6 +249,10 @@ fn event_of<'a>(frame: &Frame<'a>, requests: &mut Requests, server: &str) -> Res
             request: None,
             jobs: jobs(frame.body)?,
         });
+    }
+    if header.correlation.get() == QUIET_CORRELATION {
+        let outcome = OutcomeView::parse(frame.body).map_err(malformed)?;
+        return Ok(Event::NotAcked { outcome });
     }
     let request = requests
         .answered(header.correlation.get())

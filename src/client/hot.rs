@@ -10,6 +10,7 @@ use crate::client::delivery::Delivery;
 use crate::client::error::ClientError;
 use crate::client::pending::{Applied, Pending, applied, body};
 use crate::client::queue::QueueHandle;
+use crate::client::shared::KEEPER_CORRELATION;
 use crate::client::subscription::{Feed, Subscription, Window};
 use crate::wire::{Op, compose};
 use std::sync::Arc;
@@ -168,6 +169,32 @@ impl Client {
     /// settlements of one job.
     pub fn ack(&self, token: Token, result: Option<&[u8]>) -> Result<(), ClientError> {
         self.settle_one(|batch| batch.ack(token, result))
+    }
+
+    /// The work on all of these is done, and nobody waits to hear that the server knows: less work and less latency
+    /// for both sides than [`ack`](Self::ack). Whoever may not lose an ack uses that: these are lost, and the jobs
+    /// done again by another, where the connection breaks before the server has taken them or where a lease had ended.
+    ///
+    /// ```no_run
+    /// # use ackring::client::{Client, ClientConfig, Window};
+    /// # use std::time::Duration;
+    /// # let client = Client::connect(ClientConfig::to("127.0.0.1:7257")?)?;
+    /// # let queue = client.queue("mail")?;
+    /// let subscription = client.subscribe(&[&queue], Window::default())?;
+    /// while let Some(jobs) = subscription.next(Duration::from_secs(1))? {
+    ///     let tokens: Vec<_> = jobs.iter().map(|job| job.token()).collect();
+    ///     client.ack_quietly(&tokens)?;
+    /// }
+    /// # Ok::<(), ackring::client::ClientError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NoConnection` while there is none, so that nothing was sent; `Refused` for more than a frame holds; `Closed`.
+    pub fn ack_quietly(&self, tokens: &[Token]) -> Result<(), ClientError> {
+        let mut frame = Vec::new();
+        compose::ack_quietly(&mut frame, KEEPER_CORRELATION, tokens);
+        let deadline = Instant::now() + self.shared.config.request_timeout;
+        self.shared.send_unanswered(&frame, deadline)
     }
 
     /// The work failed: try again after the queue's backoff, or after `delay_ms`.

@@ -15,6 +15,9 @@ use crate::wire::{Welcome, compose};
 use std::io;
 use std::time::Instant;
 
+/// The correlation of what is answered only if it fails. The others have their numbers, cut to 32 bits, for theirs.
+pub(super) const QUIET_CORRELATION: u32 = 0;
+
 /// The requests of a [`Connection`](crate::client::Connection). Each function appends one, and returns the number
 /// under which its [`Event`](crate::client::Event) comes; nothing is sent before the connection's next turn.
 #[derive(Debug)]
@@ -135,6 +138,17 @@ impl Requests {
         })
     }
 
+    /// Acks deliveries, without results, and is answered only where some were not current any more: nothing is given
+    /// out to wait for, and a worker is not woken to hear that all went well. An answer to any later request says
+    /// that the server has taken these acks. Those that it had not taken when the connection broke are lost, and
+    /// their jobs are done again.
+    ///
+    /// # Errors
+    /// `Refused` for a batch that is longer than a frame.
+    pub fn ack_quietly(&mut self, tokens: &[Token]) -> Result<(), ClientError> {
+        self.put(|out| compose::ack_quietly(out, QUIET_CORRELATION, tokens))
+    }
+
     /// Has jobs of these queues pushed as they come.
     ///
     /// # Errors
@@ -180,8 +194,26 @@ impl Requests {
                 "too many requests under way; wait for answers",
             ));
         }
+        let number = self.next();
+        self.put(|out| put(out, number))?;
+        self.last = self.numbers.take(held);
+        self.in_flight += 1;
+        Ok(self.last)
+    }
+
+    /// The number that the next request gets.
+    fn next(&mut self) -> u64 {
+        if self.last as u32 == u32::MAX {
+            // Left out: its correlation is taken.
+            self.last = self.numbers.take(false);
+        }
+        self.last + 1
+    }
+
+    /// Appends a frame.
+    fn put(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), ClientError> {
         let start = self.bytes.len();
-        put(&mut self.bytes, self.last + 1);
+        put(&mut self.bytes);
         if self.bytes.len() - start > self.frame_bytes_max {
             self.bytes.truncate(start);
             return Err(refused(
@@ -189,9 +221,7 @@ impl Requests {
                 "the request is longer than a frame may be",
             ));
         }
-        self.last = self.numbers.take(held);
-        self.in_flight += 1;
-        Ok(self.last)
+        Ok(())
     }
 
     /// The request that an answer belongs to, `None` where it can be none.

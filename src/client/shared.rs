@@ -55,7 +55,8 @@ pub(crate) enum Phase {
     Closed(ClientError),
 }
 
-/// Correlations from here on are the keeper's own: pings, and what it asks before calls go on.
+/// Correlations from here on belong to no call: the keeper's pings and what it asks before calls go on, and acks that
+/// nobody waits for.
 pub(crate) const KEEPER_CORRELATION: u32 = 0xffff_0000;
 
 impl Shared {
@@ -92,14 +93,7 @@ impl Shared {
     pub(crate) fn start(&self, request: NewCall) -> Result<Arc<Call>, ClientError> {
         let deadline = request.deadline;
         let mut state = self.lock();
-        if request.frame.len() > state.welcome.frame_bytes_max as usize {
-            let text = format!(
-                "the request takes {} bytes, a frame at most {}",
-                request.frame.len(),
-                state.welcome.frame_bytes_max
-            );
-            return Err(ClientError::Refused(Refusal::new(ErrorCode::BatchTooLarge, text)));
-        }
+        check_len(&request.frame, &state)?;
         while !state.has_room(request.op) {
             if let Phase::Closed(why) = &state.phase {
                 return Err(why.clone());
@@ -118,6 +112,20 @@ impl Shared {
         drop(state);
         self.outbox.flush(deadline);
         Ok(call)
+    }
+
+    /// Sends a frame whose answer nobody waits for, if there is a connection.
+    pub(crate) fn send_unanswered(&self, frame: &[u8], deadline: Instant) -> Result<(), ClientError> {
+        let state = self.lock();
+        check_len(frame, &state)?;
+        match &state.phase {
+            Phase::Connected => self.outbox.append(state.connection, frame),
+            Phase::Connecting(_) => return Err(self.too_late(&state)),
+            Phase::Closed(why) => return Err(why.clone()),
+        }
+        drop(state);
+        self.outbox.flush(deadline);
+        Ok(())
     }
 
     /// As [`start`](Self::start), but never waits and never writes; for the keeper and for drops. The keeper flushes.
@@ -305,6 +313,15 @@ impl State {
         self.numbers.answered(number);
         Some(call)
     }
+}
+
+fn check_len(frame: &[u8], state: &State) -> Result<(), ClientError> {
+    let (len, len_max) = (frame.len(), state.welcome.frame_bytes_max);
+    if len <= len_max as usize {
+        return Ok(());
+    }
+    let text = format!("the request takes {len} bytes, a frame at most {len_max}");
+    Err(ClientError::Refused(Refusal::new(ErrorCode::BatchTooLarge, text)))
 }
 
 /// How many numbers of a session may be in use at a time.

@@ -194,6 +194,26 @@ impl Engine {
         true
     }
 
+    /// Acks the deliveries of several requests that have no number. They are logged as one, since nobody asks again
+    /// for what became of each.
+    ///
+    /// `false`: nothing was done, for one of the reasons of [`ack_together`](Self::ack_together) or because the log
+    /// has no room.
+    pub fn ack_unnumbered(&self, requests: &[Numbered<SettleBatch<'_>>], now_ms: u64) -> bool {
+        if self.check_open().is_err() {
+            return false;
+        }
+        let mut set = ChangeSet::default();
+        let taken = self.take_plain(requests, &mut set);
+        let logged = taken.and_then(|_| self.log_changes(&mut set, RequestId::NONE, now_ms).ok());
+        if logged.is_none() {
+            self.undo(&set);
+            return false;
+        }
+        self.apply(&set, now_ms);
+        true
+    }
+
     /// Takes all that is acked, in order. `None` where something is not plain: what was taken until then is in the
     /// set. Otherwise says whether all of it is volatile.
     fn take_plain(&self, requests: &[Numbered<SettleBatch<'_>>], set: &mut ChangeSet<'_>) -> Option<bool> {

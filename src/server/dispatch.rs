@@ -79,7 +79,7 @@ impl Desk {
                 durability,
                 batch,
             } => self.enqueue(peer, reply, number, QueueId(queue), durability, &batch),
-            Request::Settle { number, batch } => self.settle(peer, reply, number, &batch),
+            Request::Settle { number, batch, .. } => self.settle(peer, reply, number, &batch),
             Request::Reserve(request) => self.reserve(peer, reply, &request),
             Request::Step {
                 number,
@@ -224,10 +224,20 @@ impl Desk {
         self.line_up_again(peer);
     }
 
-    /// Appends the outcome in the work space.
+    /// Appends the outcome in the work space, unless nobody wants to hear it.
     fn answer(&mut self, peer: &mut Peer, reply: Reply, confirmed: &Confirmed, total: usize, has_ids: bool) {
-        let count = total - self.reply.items.iter().filter(|item| is_failure(item)).count();
-        let (level, until) = self.promise(confirmed);
+        let failures = self.reply.items.iter().filter(|item| is_failure(item)).count();
+        if reply.is_quiet() && failures == 0 {
+            return;
+        }
+        let count = total - failures;
+        let (level, until) = if reply.is_quiet() {
+            // It comes before the answers to later requests, which tell by coming that nothing went wrong. So it waits
+            // for nothing, and promises no more than that.
+            (confirmed.level.min(Durability::Written), None)
+        } else {
+            self.promise(confirmed)
+        };
         let head = OutcomeHead {
             level: (count > 0).then_some(level),
             replayed: confirmed.replayed,

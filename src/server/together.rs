@@ -18,6 +18,8 @@ const JOBS_MAX: usize = 16;
 enum Kind {
     Enqueue(QueueId, Option<Durability>),
     Settle,
+    /// Unnumbered, and only what goes wrong is answered.
+    SettleQuietly,
 }
 
 /// Requests that may be carried out at once, in the order in which they came, and how to answer them.
@@ -45,7 +47,13 @@ impl<'f> Row<'f> {
             } if batch.count() <= JOBS_MAX && !batch.has_keys() => {
                 Kind::Enqueue(QueueId(*queue), *durability)
             }
-            Request::Settle { batch, .. } if batch.count() <= JOBS_MAX && !batch.has_notes() => Kind::Settle,
+            Request::Settle { quiet, batch, .. } if batch.count() <= JOBS_MAX && !batch.has_notes() => {
+                if *quiet {
+                    Kind::SettleQuietly
+                } else {
+                    Kind::Settle
+                }
+            }
             _ => return Err(request),
         };
         if *self.kind.get_or_insert(kind) != kind {
@@ -53,7 +61,7 @@ impl<'f> Row<'f> {
         }
         match request {
             Request::Enqueue { number, batch, .. } => self.enqueues.push((number, batch)),
-            Request::Settle { number, batch } => self.settles.push((number, batch)),
+            Request::Settle { number, batch, .. } => self.settles.push((number, batch)),
             other => return Err(other),
         }
         self.replies.push(reply);
@@ -123,6 +131,7 @@ impl Desk {
             && match row.kind {
                 Some(Kind::Enqueue(queue, durability)) => self.enqueue_row(peer, queue, durability, row),
                 Some(Kind::Settle) => self.settle_row(peer, row),
+                Some(Kind::SettleQuietly) => self.settle_row_quietly(peer, row),
                 None => true,
             };
         if !is_done {
@@ -186,15 +195,26 @@ impl Desk {
         if !engine.ack_together(together, self.now_ms, &mut self.confirmed) {
             return false;
         }
-        // Nothing was refused.
-        self.reply.clear();
-        for (_, batch) in &row.settles {
-            self.account(peer, batch, false);
-        }
+        self.account_row(peer, row);
         let done = self.confirmed.iter().zip(&row.replies).zip(&row.settles);
         for ((confirmed, reply), (_, batch)) in done {
             self.answer_plain(peer, *reply, confirmed, &[], batch.count());
         }
         true
+    }
+    fn settle_row_quietly(&mut self, peer: &mut Peer, row: &Row<'_>) -> bool {
+        let is_done = self.hub.engine.ack_unnumbered(&row.settles, self.now_ms);
+        if is_done {
+            self.account_row(peer, row);
+        }
+        is_done
+    }
+
+    /// Takes what a row has settled off the connection's books. Nothing of it was refused.
+    fn account_row(&mut self, peer: &mut Peer, row: &Row<'_>) {
+        self.reply.clear();
+        for (_, batch) in &row.settles {
+            self.account(peer, batch, false);
+        }
     }
 }

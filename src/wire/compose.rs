@@ -153,8 +153,17 @@ pub fn reserve(out: &mut Vec<u8>, correlation: u32, fields: &ReserveFields, queu
 
 /// SETTLE.
 pub fn settle(out: &mut Vec<u8>, correlation: u32, number: u64, batch: &SettleBuilder) {
+    put_settlements(out, 0, correlation, number, batch);
+}
+
+/// As [`settle`], answered only where something of it was not applied. It has no number.
+pub fn settle_quietly(out: &mut Vec<u8>, correlation: u32, batch: &SettleBuilder) {
+    put_settlements(out, Header::QUIET, correlation, 0, batch);
+}
+
+fn put_settlements(out: &mut Vec<u8>, flags: u8, correlation: u32, number: u64, batch: &SettleBuilder) {
     out.reserve(Header::LEN + 16 + batch.len());
-    let mut frame = begin(out, Op::Settle, correlation);
+    let mut frame = FrameWriter::begin(out, Op::Settle as u16, flags, correlation, 0);
     frame.put_u64(number);
     frame.put_u32(batch.count() as u32);
     frame.put_u32(0);
@@ -164,8 +173,17 @@ pub fn settle(out: &mut Vec<u8>, correlation: u32, number: u64, batch: &SettleBu
 
 /// SETTLE that acks all of them, without results.
 pub fn ack_all(out: &mut Vec<u8>, correlation: u32, number: u64, tokens: &[Token]) {
+    put_acks(out, 0, correlation, number, tokens);
+}
+
+/// As [`ack_all`], answered only where a delivery was not current any more. It has no number.
+pub fn ack_quietly(out: &mut Vec<u8>, correlation: u32, tokens: &[Token]) {
+    put_acks(out, Header::QUIET, correlation, 0, tokens);
+}
+
+fn put_acks(out: &mut Vec<u8>, flags: u8, correlation: u32, number: u64, tokens: &[Token]) {
     out.reserve(Header::LEN + 16 + tokens.len() * SettleEntry::LEN);
-    let mut frame = begin(out, Op::Settle, correlation);
+    let mut frame = FrameWriter::begin(out, Op::Settle as u16, flags, correlation, 0);
     frame.put_u64(number);
     frame.put_u32(tokens.len() as u32);
     frame.put_u32(0);

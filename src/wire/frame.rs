@@ -13,7 +13,8 @@ pub struct Header {
     pub len: U32,
     /// An [`Op`], with [`REPLY`] or [`PUSH`] where the server sends it.
     pub op: U16,
-    /// [`Header::ERROR`] on an answer; a durability level in the low two bits of an ENQUEUE; otherwise zero.
+    /// [`Header::ERROR`] on an answer; a durability level in the low two bits of an ENQUEUE; [`Header::QUIET`] on a
+    /// SETTLE; otherwise zero.
     pub flags: u8,
     /// Length of the header in units of 8 bytes: always 2 in this version.
     pub words: u8,
@@ -30,6 +31,8 @@ impl Header {
     pub const WORDS: u8 = (Self::LEN / 8) as u8;
     /// The answer is an error reply.
     pub const ERROR: u8 = 1 << 7;
+    /// The SETTLE is answered only where something of it was not applied.
+    pub const QUIET: u8 = 1 << 0;
 
     /// The operation of an answer or a push, without its direction bits; `None` when it is unknown.
     pub fn answered_op(&self) -> Option<Op> {

@@ -31,12 +31,21 @@ pub(crate) fn enqueue<'a>(header: &Header, fields: &mut Fields<'a>) -> Result<Re
 }
 
 #[inline]
-pub(crate) fn settle<'a>(fields: &mut Fields<'a>) -> Result<Request<'a>, Refusal> {
+pub(crate) fn settle<'a>(header: &Header, fields: &mut Fields<'a>) -> Result<Request<'a>, Refusal> {
+    let quiet = match header.flags {
+        0 => false,
+        Header::QUIET => true,
+        _ => return Err(malformed("a reserved flag is set")),
+    };
     let number = fields.u64()?;
+    if quiet && number != 0 {
+        return Err(malformed("a quiet SETTLE has no number"));
+    }
     let count = fields.u32()? as usize;
     fields.zeros(4)?;
     Ok(Request::Settle {
         number,
+        quiet,
         batch: SettleBatch::parse(count, fields.rest())?,
     })
 }

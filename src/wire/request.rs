@@ -58,6 +58,8 @@ pub enum Request<'a> {
     Reserve(ReserveRequest<'a>),
     Settle {
         number: u64,
+        /// It is answered only where something of it was not applied.
+        quiet: bool,
         batch: SettleBatch<'a>,
     },
     Step {
@@ -153,7 +155,7 @@ impl<'a> Request<'a> {
         if header.words != Header::WORDS {
             return Err(malformed("the header is 16 bytes long in this version"));
         }
-        if header.flags != 0 && op != Op::Enqueue {
+        if header.flags != 0 && !matches!(op, Op::Enqueue | Op::Settle) {
             return Err(malformed("a reserved flag is set"));
         }
         if header.aux.get() != 0 && !matches!(op, Op::Enqueue | Op::Unsubscribe) {
@@ -162,7 +164,7 @@ impl<'a> Request<'a> {
         let mut fields = Fields::new(body);
         let request = match op {
             Op::Enqueue => return parse::enqueue(header, &mut fields),
-            Op::Settle => return parse::settle(&mut fields),
+            Op::Settle => return parse::settle(header, &mut fields),
             // Frozen, and open to what later versions put behind it.
             Op::Hello => return Hello::decode(body).map(Request::Hello),
             Op::Delivery => {

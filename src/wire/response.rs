@@ -16,6 +16,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     op: u16,
+    /// Success needs no answer.
+    is_quiet: bool,
     correlation: u32,
 }
 
@@ -47,6 +49,7 @@ impl Reply {
     pub fn to(header: &Header) -> Self {
         Self {
             op: header.op.get() | REPLY,
+            is_quiet: header.op.get() == Op::Settle as u16 && header.flags & Header::QUIET != 0,
             correlation: header.correlation.get(),
         }
     }
@@ -59,6 +62,11 @@ impl Reply {
     /// The correlation id, for logs.
     pub fn correlation(self) -> u32 {
         self.correlation
+    }
+
+    /// Whether the client wants to hear only of what was not applied.
+    pub fn is_quiet(self) -> bool {
+        self.is_quiet
     }
 
     /// Refuses the request.
@@ -152,6 +160,7 @@ pub fn subscription_ended(out: &mut Vec<u8>, subscription: u32, refusal: &Refusa
 pub fn connection_error(out: &mut Vec<u8>, refusal: &Refusal) {
     Reply {
         op: REPLY,
+        is_quiet: false,
         correlation: 0,
     }
     .error(out, refusal);

@@ -74,6 +74,23 @@ fn ack(world: &World, requests: &[(u64, &[Token])]) -> bool {
         .ack_together(together, world.now_ms, &mut confirmed)
 }
 
+/// The same without numbers, each token in a request of its own.
+fn ack_unnumbered(world: &World, tokens: &[Token]) -> bool {
+    let bytes = tokens.iter().map(|token| {
+        let mut builder = SettleBuilder::new();
+        builder.ack(*token, None);
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        bytes
+    });
+    let bytes: Vec<Vec<u8>> = bytes.collect();
+    let requests: Vec<_> = bytes
+        .iter()
+        .map(|bytes| (0, SettleBatch::parse(1, bytes).unwrap()))
+        .collect();
+    world.engine().ack_unnumbered(&requests, world.now_ms)
+}
+
 fn both(test: impl Fn(World)) {
     test(World::logged());
     test(World::in_memory());
@@ -130,6 +147,37 @@ fn each_is_known_after_a_crash_and_every_job_is_there_once() {
         assert!(!ack(&world, &acks), "each answers for itself from now on");
         world.crash();
     }
+}
+
+#[test]
+fn acks_without_numbers_are_one_record_or_not_done_at_all() {
+    both(|mut world| {
+        let queue = world.queue("q");
+        let jobs = vec![(&b"job"[..], plain()); 20];
+        world.push_as(queue, &jobs, RequestId::NONE).unwrap();
+        let tokens: Vec<Token> = world.reserve(queue, 20).iter().map(|job| job.token).collect();
+        let states = |world: &World| {
+            tokens
+                .iter()
+                .map(|token| world.state(token.id))
+                .collect::<Vec<_>>()
+        };
+        let mut stale = tokens.clone();
+        stale[7].attempt += 1;
+        assert!(!ack_unnumbered(&world, &stale));
+        assert_eq!(states(&world), [JobState::Leased; 20]);
+        let before = world.engine().log_end().raw();
+        assert!(ack_unnumbered(&world, &tokens));
+        // 16 bytes a job, and less than a record's header for each.
+        let logged = world.engine().log_end().raw() - before;
+        assert!(logged < 20 * 24 + 100, "{logged} bytes");
+        assert_eq!(states(&world), [JobState::Done; 20]);
+        assert!(!ack_unnumbered(&world, &tokens), "they are over");
+        if logged > 0 {
+            world.crash();
+            assert_eq!(states(&world), [JobState::Done; 20]);
+        }
+    });
 }
 
 #[test]

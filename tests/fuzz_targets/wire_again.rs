@@ -50,7 +50,12 @@ pub fn request(header: &Header, request: &Request<'_>) -> Vec<u8> {
             };
             compose::reserve(&mut out, c, &plain, &numbers(fields.queues));
         }
-        Request::Settle { number, batch } => compose::settle(&mut out, c, *number, &settle_batch(batch)),
+        Request::Settle {
+            number: 0,
+            quiet: true,
+            batch,
+        } => compose::settle_quietly(&mut out, c, &settle_batch(batch)),
+        Request::Settle { number, batch, .. } => compose::settle(&mut out, c, *number, &settle_batch(batch)),
         Request::Step {
             number,
             settlements,

@@ -26,7 +26,7 @@ use crate::base::queue::Durability;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use pace::End;
-use plan::{Deliver, Plan, Shape};
+use plan::{Acks, Deliver, Plan, Shape};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ Examples:
   ackring bench --spawn                                    the full life of a job, on a server of its own
   ackring bench life --jobs 10000000 --batch 500 --durability synced
   ackring bench life --producers 50 --workers 50 --batch 1 --in-flight 1 --duration 10s
-  ackring bench life --rate 5000 --batch 1 --duration 30s --hgrm life.hgrm
+  ackring bench life --rate 5000 --batch 1 --acks quiet --duration 30s --hgrm life.hgrm
   ackring bench reserve --jobs 1000000 --backlog 10000000
   ackring bench echo --in-flight 1 --json
   ackring bench --embedded --batch 64")]
@@ -106,6 +106,9 @@ pub(crate) struct Bench {
     /// How workers get their jobs [default: subscribe]
     #[arg(long, value_name = "HOW")]
     deliver: Option<Deliver>,
+    /// What workers hear of their acks [default: answered]
+    #[arg(long, value_name = "HOW")]
+    acks: Option<Acks>,
     /// Look for bytes again and again instead of sleeping, for less latency: threads that do so, as many as half of the
     /// cores and at least one, have the connections in turn and a core each; a server that --spawn starts polls too
     #[arg(long)]

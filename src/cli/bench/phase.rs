@@ -167,11 +167,19 @@ impl<'a> Phase<'a> {
         self.accepted.fetch_add(count, Relaxed);
     }
 
-    /// Acks of jobs were confirmed.
+    /// Acks of jobs were confirmed, or, where they are quiet, are on their way.
     pub(super) fn ack(&self, count: u64, now_ns: u64) {
         let before = self.acked.fetch_add(count, AcqRel);
         // What drains a backlog afterwards no longer counts.
         if before < self.counted().unwrap_or(u64::MAX) {
+            self.ended_ns.fetch_max(now_ns, Relaxed);
+        }
+    }
+
+    /// A worker has heard that all that it acked quietly is done.
+    pub(super) fn settled(&self, now_ns: u64) {
+        // What drains a backlog afterwards does not count here either.
+        if self.plan.backlog == 0 {
             self.ended_ns.fetch_max(now_ns, Relaxed);
         }
     }

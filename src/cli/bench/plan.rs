@@ -43,6 +43,24 @@ pub(super) enum Deliver {
     Reserve,
 }
 
+/// What workers hear of their acks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Acks {
+    /// Each request is answered
+    Answered,
+    /// Only what could not be acked is; at the end, a worker asks once whether all before is done
+    Quiet,
+}
+
+impl Acks {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Acks::Answered => "answered",
+            Acks::Quiet => "quiet",
+        }
+    }
+}
+
 /// Bounds of the jobs that are under way unless said otherwise, where no rate limits them.
 const DEPTHS: (u64, u64) = (10_000, 100_000);
 /// Bounds of a producer's pause, in nanoseconds, and how much of it a job under way is worth: a tenth of the time that
@@ -71,6 +89,7 @@ pub(super) struct Plan {
     pub(super) in_flight: usize,
     pub(super) depth: u64,
     pub(super) deliver: Deliver,
+    pub(super) acks: Acks,
     pub(super) busy_poll: bool,
     pub(super) embedded: bool,
     /// Without any progress for this long, the load is given up.
@@ -133,6 +152,7 @@ impl Plan {
                 (None, Shape::Reserve) => Deliver::Reserve,
                 (None, _) => Deliver::Subscribe,
             },
+            acks: bench.acks.unwrap_or(Acks::Answered),
             busy_poll: bench.busy_poll,
             embedded: bench.embedded,
             patience,
@@ -240,6 +260,10 @@ fn refuse_contradictions(bench: &Bench) -> Result<(), Failure> {
         (
             bench.deliver.is_some() && !works,
             "--deliver is for the shapes reserve and life",
+        ),
+        (
+            bench.acks.is_some() && (bench.embedded || !works),
+            "--acks is for workers of a server, in the shapes reserve and life",
         ),
         (
             bench.embedded && bench.spawn,

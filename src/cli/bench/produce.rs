@@ -186,7 +186,7 @@ impl<'a> Producer<'a> {
                         error => Err(error),
                     }
                 }
-                Event::Delivered { .. } => Ok(()),
+                Event::Delivered { .. } | Event::NotAcked { .. } => Ok(()),
             }
         });
         sent.finish();

@@ -1,7 +1,7 @@
 //! What a load came to, for programs and for people.
 
 use super::latency::Percentiles;
-use super::plan::{Deliver, Plan, Shape};
+use super::plan::{Acks, Deliver, Plan, Shape};
 use super::run::{Checked, Measured};
 use crate::cli::args::Global;
 use crate::cli::exit::{Done, Failure};
@@ -27,6 +27,7 @@ struct Report {
     queues: usize,
     in_flight: usize,
     deliver: Option<&'static str>,
+    acks: Option<&'static str>,
     backlog: u64,
     busy_poll: bool,
     jobs: u64,
@@ -126,6 +127,7 @@ impl Report {
                 Deliver::Subscribe => "subscribe",
                 Deliver::Reserve => "reserve",
             }),
+            acks: (works && sockets).then_some(plan.acks.name()),
             backlog: plan.backlog,
             busy_poll: plan.busy_poll,
             jobs: measured.jobs,
@@ -177,6 +179,9 @@ impl Report {
         } else {
             format!("{} in flight", self.in_flight)
         });
+        if self.acks == Some(Acks::Quiet.name()) {
+            head.push("quiet acks".to_owned());
+        }
         if self.backlog > 0 {
             head.push(format!("backlog {}", self.backlog));
         }

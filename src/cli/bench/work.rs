@@ -3,14 +3,14 @@
 use super::ledger::Marker;
 use super::payload::Payload;
 use super::phase::{Books, LOOK, Phase, Tally};
-use super::plan::{Deliver, Shape};
+use super::plan::{Acks, Deliver, Shape};
 use super::target::Service;
 use crate::base::code::Class;
 use crate::base::job::Token;
 use crate::base::limits;
 use crate::cli::exit::Failure;
 use crate::client::{ClientError, Connection, Event, Reading, Requests, Reserve, Window};
-use crate::wire::DeliveryBatch;
+use crate::wire::{DeliveryBatch, OutcomeView};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub(super) struct Worker<'a> {
     /// Reserves under way, and when they were sent.
     reserves: VecDeque<(u64, u64)>,
     turn: usize,
+    /// The request whose answer says that all that was acked quietly is done, and whether it came.
+    last: Option<(u64, bool)>,
     tally: Tally,
 }
 
@@ -98,6 +100,7 @@ impl<'a> Worker<'a> {
             tokens: Vec::new(),
             reserves: VecDeque::new(),
             turn: 0,
+            last: None,
             tally: Tally::default(),
         };
         // Jobs that are there already must not come before the clock starts.
@@ -130,21 +133,39 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// The connection is of no more use.
     pub(super) fn step(&mut self) -> Result<bool, ClientError> {
-        if self.phase.is_aborted() || self.phase.is_drained() {
+        if self.phase.is_aborted() {
             return Ok(false);
+        }
+        if self.phase.is_drained() {
+            return self.end();
         }
         self.subscribe()?;
         if self.phase.plan.deliver == Deliver::Reserve {
             self.reserve()?;
         }
         self.ack()?;
-        let wait = if self.phase.plan.busy_poll {
+        self.turn(self.wait())?;
+        Ok(true)
+    }
+
+    fn wait(&self) -> Duration {
+        if self.phase.plan.busy_poll {
             Duration::ZERO
         } else {
             LOOK
-        };
-        self.turn(wait)?;
-        Ok(true)
+        }
+    }
+
+    /// Hears of what was acked quietly, once; says whether there is something left to hear.
+    fn end(&mut self) -> Result<bool, ClientError> {
+        if self.phase.plan.acks == Acks::Answered {
+            return Ok(false);
+        }
+        if self.last.is_none() {
+            self.last = Some((self.connection.requests().ping()?, false));
+        }
+        self.turn(self.wait())?;
+        Ok(self.last.is_some_and(|(_, came)| !came))
     }
 
     /// What it has done.
@@ -172,6 +193,17 @@ impl<'a> Worker<'a> {
 
     /// Acks what has come, so many a request as the batch says; what finds no room waits for more.
     fn ack(&mut self) -> Result<(), ClientError> {
+        if self.tokens.is_empty() {
+            return Ok(());
+        }
+        if self.phase.plan.acks == Acks::Quiet {
+            for tokens in self.tokens.chunks(self.phase.plan.batch) {
+                self.connection.requests().ack_quietly(tokens)?;
+            }
+            self.phase.ack(self.tokens.len() as u64, self.phase.now_ns());
+            self.tokens.clear();
+            return Ok(());
+        }
         let mut acked = 0;
         for tokens in self.tokens.chunks(self.phase.plan.batch) {
             if !self.connection.requests().has_room() {
@@ -191,6 +223,7 @@ impl<'a> Worker<'a> {
             connection,
             tokens,
             reserves,
+            last,
             tally,
             ..
         } = self;
@@ -212,11 +245,16 @@ impl<'a> Worker<'a> {
                     checker.finish(tally);
                 }
                 Event::Applied { outcome, .. } => {
-                    let failed = outcome.items().filter(|item| item.code.class() != Class::Success);
-                    tally.errors += failed.count() as u64;
+                    tally.errors += failures(&outcome);
                     acked += u64::from(outcome.head.count);
                 }
-                Event::Done { .. } => {}
+                Event::NotAcked { outcome } => tally.errors += failures(&outcome),
+                Event::Done { request } => {
+                    if let Some((_, came)) = last.as_mut().filter(|(last, _)| *last == request) {
+                        *came = true;
+                        phase.settled(now_ns);
+                    }
+                }
                 Event::Refused { error, .. } => return Err(error),
             }
             Ok(())
@@ -226,6 +264,12 @@ impl<'a> Worker<'a> {
         }
         turned.map(drop)
     }
+}
+
+/// How many settlements of a request went wrong.
+fn failures(outcome: &OutcomeView<'_>) -> u64 {
+    let failed = outcome.items().filter(|item| item.code.class() != Class::Success);
+    failed.count() as u64
 }
 
 /// An answer to a reserve: for the shape that is about them, its latency is that of its jobs.

@@ -213,7 +213,23 @@ impl Link {
             }
             return self.party.borrow_mut().step(&settlings, &groups);
         }
-        self.party.borrow_mut().settle(&settlings)
+        match self.dice.below(4) {
+            0 => self.party.borrow_mut().settle_quietly(&settlings),
+            1 => self.ack_each_quietly(&settlings),
+            _ => self.party.borrow_mut().settle(&settlings),
+        }
+    }
+
+    /// Acks all of them, in requests that come together.
+    fn ack_each_quietly(&mut self, settlings: &[Settling]) -> u64 {
+        let mut key = 0;
+        for (place, settling) in settlings.iter().enumerate() {
+            if place > 0 {
+                self.send(key);
+            }
+            key = self.party.borrow_mut().ack_quietly(settling.token);
+        }
+        key
     }
 
     fn verb_for(&mut self, held: &Held, now_ms: u64) -> Settling {

@@ -3,7 +3,7 @@
 use super::party::{Party, Pending};
 use crate::oracle::{Ask, Intent, IntentRef, Settling, meta_of, payload_of};
 use ackring::wire::compose::{self, ReserveFields};
-use ackring::{Durability, EnqueueBuilder, JobId, JobOptions, SettleBuilder, SettleEntry, Verb};
+use ackring::{Durability, EnqueueBuilder, JobId, JobOptions, SettleBuilder, SettleEntry, Token, Verb};
 
 /// A job to be enqueued: everything about it follows from these.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +74,10 @@ impl Party {
     }
 
     fn begin(&mut self, ask: Ask, number: u64, queues: Vec<usize>, frame: Vec<u8>) -> u64 {
+        self.begin_as(ask, number, queues, frame, false)
+    }
+
+    fn begin_as(&mut self, ask: Ask, number: u64, queues: Vec<usize>, frame: Vec<u8>, is_quiet: bool) -> u64 {
         let request = self.stage.oracle.borrow_mut().request(ask);
         self.open(Pending {
             request,
@@ -82,6 +86,7 @@ impl Party {
             queues,
             on: None,
             retry_ms: 0,
+            is_quiet,
         })
     }
 
@@ -99,6 +104,24 @@ impl Party {
         let mut frame = Vec::new();
         compose::settle(&mut frame, 0, number, &self.batch_of(settlings));
         self.begin(Ask::Settle(settlings.to_vec()), number, Vec::new(), frame)
+    }
+
+    pub fn settle_quietly(&mut self, settlings: &[Settling]) -> u64 {
+        let mut frame = Vec::new();
+        compose::settle_quietly(&mut frame, 0, &self.batch_of(settlings));
+        self.begin_as(Ask::Settle(settlings.to_vec()), 0, Vec::new(), frame, true)
+    }
+
+    /// A request for each, so that they come together.
+    pub fn ack_quietly(&mut self, token: Token) -> u64 {
+        let settling = Settling {
+            token,
+            verb: Verb::Ack,
+            arg: 0,
+        };
+        let mut frame = Vec::new();
+        compose::ack_quietly(&mut frame, 0, &[token]);
+        self.begin_as(Ask::Settle(vec![settling]), 0, Vec::new(), frame, true)
     }
 
     fn batch_of(&self, settlings: &[Settling]) -> SettleBuilder {

@@ -30,6 +30,10 @@ pub enum What {
     Request(u64),
     /// A request that was answered before, sent once more.
     Again(crate::oracle::RequestRef),
+    /// The same, answered only where something of it was not applied.
+    Quiet(u64),
+    /// A PING behind quiet requests.
+    Silence,
     Subscribe,
     Get(u64),
     /// Something that is only looked at.
@@ -164,8 +168,23 @@ impl Link {
         let Some(handles) = handles else { return };
         pending.on = Some(conn);
         let moment = self.stage.oracle.borrow_mut().sent(pending.request, conn);
-        let correlation = self.expect_since(What::Request(key), moment);
+        let what = if pending.is_quiet {
+            What::Quiet(key)
+        } else {
+            What::Request(key)
+        };
+        let correlation = self.expect_since(what, moment);
         put(&mut self.out, &pending.frame, correlation, &handles);
+    }
+
+    /// Asks for an answer behind quiet requests.
+    fn listen(&mut self) {
+        let is_quiet = |(what, _): &(What, _)| matches!(what, What::Quiet(_));
+        let asks = self.sent.values().any(|(what, _)| *what == What::Silence);
+        if !asks && self.sent.values().any(is_quiet) {
+            let correlation = self.expect(What::Silence);
+            compose::ping(&mut self.out, correlation);
+        }
     }
 
     /// Sends an answered request once more, which must change nothing.
@@ -223,7 +242,7 @@ impl Link {
             let oracle = self.stage.oracle.borrow();
             oracle.remark(format!("{what:?} on {conn} is refused: {code}: {}", reply.text));
         }
-        if !matches!(what, What::Request(_) | What::Again(_)) {
+        if !matches!(what, What::Request(_) | What::Quiet(_) | What::Again(_)) {
             self.stage.oracle.borrow_mut().conn_alive(conn, sent.0, sent.1);
         }
         match (what, error) {
@@ -247,8 +266,10 @@ impl Link {
                 self.party.borrow_mut().give_up(queue);
             }
             // No space for it: once more, later.
-            (What::Open(_) | What::Nothing | What::Look, Some(_)) => {}
-            (What::Request(key), error) => self.request_answered(key, sent, &header, frame.body, error),
+            (What::Open(_) | What::Nothing | What::Silence | What::Look, Some(_)) => {}
+            (What::Request(key) | What::Quiet(key), error) => {
+                self.request_answered(key, sent, &header, frame.body, error)
+            }
             (What::Again(request), error) => {
                 let answer = self.answer(&header, frame.body, error.map(|(code, _)| code));
                 self.stage
@@ -270,6 +291,7 @@ impl Link {
                 assert!(is_end(code), "JOB_GET is answered {code}");
             }
             (What::Look, None) => self.looked(sent.0, &header, frame.body),
+            (What::Silence, None) => self.heard_nothing(header.correlation.get(), conn),
             (What::Nothing, None) => {}
         }
     }
@@ -316,6 +338,33 @@ impl Link {
         };
         if was_answered {
             party.forgotten();
+        }
+    }
+
+    /// The answer to a request behind quiet ones: what of those was not answered before was applied, all of it.
+    fn heard_nothing(&mut self, behind: u32, conn: ConnRef) {
+        let mut quiet: Vec<(u32, u64)> = Vec::new();
+        for (correlation, (what, _)) in &self.sent {
+            if let What::Quiet(key) = what
+                && *correlation < behind
+            {
+                quiet.push((*correlation, *key));
+            }
+        }
+        quiet.sort_unstable();
+        for (correlation, key) in quiet {
+            let Some((_, sent)) = self.sent.remove(&correlation) else {
+                continue;
+            };
+            let mut party = self.party.borrow_mut();
+            if let Some(pending) = party.pending.get(&key) {
+                let request = pending.request;
+                self.stage
+                    .oracle
+                    .borrow_mut()
+                    .applied_quietly(request, conn, sent);
+                party.close(key, false);
+            }
         }
     }
 
@@ -552,6 +601,7 @@ impl Actor for Link {
                 let unknown: Vec<usize> = queues.filter(|queue| self.handles[*queue].is_none()).collect();
                 unknown.into_iter().for_each(|queue| self.open_queue(queue));
             }
+            self.listen();
             self.stay_alive();
         }
         if !self.out.is_empty() {

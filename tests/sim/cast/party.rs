@@ -20,6 +20,8 @@ pub struct Pending {
     /// Where it is under way.
     pub on: Option<ConnRef>,
     pub retry_ms: u64,
+    /// It is answered only where something of it was not applied. So it cannot be sent again on another connection.
+    pub is_quiet: bool,
 }
 
 /// A delivery that a worker works on.
@@ -128,10 +130,11 @@ impl Party {
                 return true;
             }
             pending.on = None;
-            if !numbered {
+            let is_resent = numbered && !pending.is_quiet;
+            if !is_resent {
                 oracle.borrow_mut().abandoned(pending.request);
             }
-            numbered
+            is_resent
         });
     }
 

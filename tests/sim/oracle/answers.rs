@@ -3,8 +3,8 @@
 use super::jobs::Excuse;
 use super::{ConnRef, Delivery, Event, IntentRef, Oracle, Safe, Settling, Source, Verdict, broken};
 use crate::oracle::{Ask, RequestRef};
-use ackring::wire::Outcome;
-use ackring::{Durability, ErrorCode, JobState, JobStatus, Verb};
+use ackring::wire::{Outcome, OutcomeHead};
+use ackring::{Durability, ErrorCode, ItemError, JobState, JobStatus, Verb};
 use std::collections::HashMap;
 
 pub use super::deliveries::Seen;
@@ -47,6 +47,36 @@ impl Oracle {
             }
             Answer::Outcome(outcome) => self.carried_out(request, &outcome),
         }
+    }
+
+    /// A quiet settlement that was sent at `sent` was applied, or it would have been answered. Repeated acks are not
+    /// told from others that way.
+    pub fn applied_quietly(&mut self, request: RequestRef, conn: ConnRef, sent: (Event, u64)) {
+        self.counts.quiet += 1;
+        let settlings = self.requests[request].ask.settlings().to_vec();
+        let is_repeated = |(position, settling): (usize, &Settling)| {
+            let job = self.jobs.get(&settling.token.id.0)?;
+            let mut before = settlings[..position].iter();
+            let is_known = job.over.is_some()
+                || before.any(|other| other.token == settling.token)
+                || self.may_be_acked(settling, request);
+            (settling.verb == Verb::Ack && is_known).then_some(ItemError {
+                position: position as u32,
+                code: ErrorCode::AlreadySettled,
+            })
+        };
+        let items = settlings.iter().enumerate().filter_map(is_repeated).collect();
+        let head = OutcomeHead {
+            level: Some(Durability::Memory),
+            replayed: false,
+            count: settlings.len() as u32,
+        };
+        let outcome = Outcome {
+            head,
+            ids: Vec::new(),
+            items,
+        };
+        self.answered(request, conn, sent, Answer::Outcome(outcome));
     }
 
     /// Jobs were pushed to a subscription that was asked for then.
@@ -403,15 +433,7 @@ impl Oracle {
     fn already_settled(&mut self, request: RequestRef, settling: &Settling, named: Durability, twice: bool) {
         let id = settling.token.id.0;
         let job = &self.jobs[&id];
-        let by_other = job.may_end.iter().any(|other| {
-            *other != request
-                && self.may_apply(*other)
-                && self.requests[*other]
-                    .ask
-                    .settlings()
-                    .iter()
-                    .any(|one| one.token == settling.token && one.verb == Verb::Ack)
-        });
+        let by_other = self.may_be_acked(settling, request);
         if !by_other && !twice && job.over.is_none() {
             broken!(
                 "settled-by-nobody",
@@ -421,6 +443,14 @@ impl Oracle {
         }
         let safe = self.safe(named);
         self.end(id, safe, Some(settling.token.attempt));
+    }
+
+    /// Whether a request other than `but` may have acked this delivery.
+    fn may_be_acked(&self, settling: &Settling, but: RequestRef) -> bool {
+        let acks = |one: &Settling| one.token == settling.token && one.verb == Verb::Ack;
+        self.jobs[&settling.token.id.0].may_end.iter().any(|other| {
+            *other != but && self.may_apply(*other) && self.requests[*other].ask.settlings().iter().any(acks)
+        })
     }
 
     fn lease_lost(&mut self, request: RequestRef, settling: &Settling, all: &[Settling]) {

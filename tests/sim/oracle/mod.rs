@@ -206,6 +206,7 @@ pub struct Counts {
     pub listed: u64,
     pub lost_as_allowed: u64,
     pub steps: u64,
+    pub quiet: u64,
     pub duplicates: u64,
 }
 
@@ -221,6 +222,7 @@ impl Counts {
             ("jobs listed and checked", self.listed),
             ("jobs lost as their durability allows", self.lost_as_allowed),
             ("atomic steps confirmed", self.steps),
+            ("quiet settlements that went well", self.quiet),
             ("duplicates named", self.duplicates),
         ]
     }
