@@ -2,6 +2,7 @@
 
 use crate::load::{PAYLOAD, Round, Work};
 use crate::peer::{Class, Server};
+use crate::who::Manner;
 use serde_json::Value;
 use std::io;
 use std::path::Path;
@@ -33,10 +34,10 @@ pub fn start(directory: &Path, port: u16, polls: bool) -> io::Result<Server> {
     Server::start(command, port)
 }
 
-/// Does the work with the tool, which may poll as well.
+/// Does the work with the tool, in that manner.
 pub fn run(
     address: &str,
-    (class, polls): (Class, bool),
+    (class, manner): (Class, Manner),
     work: Work,
     time: Duration,
     warmup: Duration,
@@ -63,7 +64,10 @@ pub fn run(
     ] {
         command.args([name, &value]);
     }
-    command.args(polls.then_some("--busy-poll"));
+    if manner != Manner::Plain {
+        command.args(["--acks", "quiet"]);
+    }
+    command.args((manner == Manner::Polling).then_some("--busy-poll"));
     if let Some(rate) = work.rate {
         command.args(["--rate", &rate.to_string()]);
     }

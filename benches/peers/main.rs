@@ -220,7 +220,9 @@ fn how(arguments: &Arguments) -> String {
          first; who begins changes from round to round; a figure is the median of the rounds.\nMachines of this kind \
          are shared and noisy: ratios within one run count, not figures of different runs.\n\nA closed loop has at most 100,000 jobs under way. All peers are \
          driven from Rust with as few system calls as their protocols allow: pipelined, everything encoded into one \
-         buffer, acks in the same write as the next request.\n\nWith `--busy-poll` ackring's server and its tool \
+         buffer, acks in the same write as the next request.\n\nWith quiet acks a worker of ackring \
+         hears of an ack only if it fails, as those of NATS do, and asks once at its end whether all of them were taken; Redis' \
+         lists have no acks at all. The ratios are to ackring with every ack answered.\n\nWith `--busy-poll` ackring's server and its tool \
          look for bytes again and again instead of sleeping, at the price of a core each; everybody else sleeps. \
          That is for latency, so it takes part in no other work.",
         arguments.rounds,

@@ -11,13 +11,15 @@ use std::time::Duration;
 /// Everybody, in the order of the page.
 pub fn all() -> impl Iterator<Item = Who> {
     let ours = [
-        (Class::Memory, false),
-        (Class::Written, false),
-        (Class::Synced, false),
-        (Class::Memory, true),
-        (Class::Written, true),
+        (Class::Memory, Manner::Plain),
+        (Class::Written, Manner::Plain),
+        (Class::Synced, Manner::Plain),
+        (Class::Memory, Manner::Quiet),
+        (Class::Written, Manner::Quiet),
+        (Class::Memory, Manner::Polling),
+        (Class::Written, Manner::Polling),
     ]
-    .map(|(class, polls)| Who::Ours { class, polls });
+    .map(|(class, manner)| Who::Ours { class, manner });
     ours.into_iter().chain(peers().into_iter().map(Who::Peer))
 }
 
@@ -37,13 +39,20 @@ fn peers() -> Vec<Box<dyn Peer>> {
     peers
 }
 
+/// How ackring is used.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manner {
+    /// Each request is answered.
+    Plain,
+    /// Acks are answered only where they fail.
+    Quiet,
+    /// Quiet, and server and tool look for bytes again and again, which is for latency alone.
+    Polling,
+}
+
 /// Somebody who takes part: ackring at a level, or a peer.
 pub enum Who {
-    Ours {
-        class: Class,
-        /// Server and tool look for bytes again and again, which is for latency alone.
-        polls: bool,
-    },
+    Ours { class: Class, manner: Manner },
     Peer(Box<dyn Peer>),
 }
 
@@ -53,19 +62,22 @@ impl Who {
         let none = || (0..works).map(|_| Vec::new()).collect();
         let failures = vec![None; works];
         Some(match self {
-            Who::Ours { class, polls } => Contestant {
+            Who::Ours { class, manner } => Contestant {
                 name: "ackring".to_owned(),
-                settings: if *polls {
-                    format!("{}, --busy-poll", ackring::level(*class))
-                } else {
-                    ackring::level(*class).to_owned()
+                settings: match manner {
+                    Manner::Plain => ackring::level(*class).to_owned(),
+                    Manner::Quiet => format!("{}, quiet acks", ackring::level(*class)),
+                    Manner::Polling => format!("{}, quiet acks, --busy-poll", ackring::level(*class)),
                 },
                 class: *class,
-                acks: "enqueue, push to a subscription, settle",
+                acks: match manner {
+                    Manner::Plain => "enqueue, push to a subscription, settle",
+                    _ => "enqueue, push to a subscription, settle, which is answered only if it fails",
+                },
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 rounds: none(),
                 failures,
-                is_measure: !polls,
+                is_measure: *manner == Manner::Plain,
             },
             Who::Peer(peer) => Contestant {
                 name: peer.name(),
@@ -83,7 +95,11 @@ impl Who {
     /// Whether it takes part in that work.
     pub fn does(&self, work: &Work) -> bool {
         match self {
-            Who::Ours { polls, .. } => !polls || work.rate.is_some(),
+            Who::Ours { manner, .. } => match manner {
+                Manner::Plain => true,
+                Manner::Quiet => work.batch == 1,
+                Manner::Polling => work.rate.is_some(),
+            },
             Who::Peer(_) => true,
         }
     }
@@ -92,9 +108,9 @@ impl Who {
     pub fn round(&self, work: Work, time: Duration, directory: &Path) -> io::Result<Round> {
         let (port, warmup) = (peer::free_port()?, time / 4);
         match self {
-            Who::Ours { class, polls } => {
-                let server = ackring::start(directory, port, *polls)?;
-                ackring::run(&server.address, (*class, *polls), work, time, warmup)
+            Who::Ours { class, manner } => {
+                let server = ackring::start(directory, port, *manner == Manner::Polling)?;
+                ackring::run(&server.address, (*class, *manner), work, time, warmup)
             }
             Who::Peer(peer) => {
                 let server = peer.start(directory, port)?;
