@@ -170,6 +170,8 @@ fn quiet_acks_wait_for_nothing_and_are_refused_where_nothing_can_be_sent() {
         &fake,
         fake.config(),
         |peer| {
+            let ping = peer.request();
+            peer.answer(&ping, |reply, out| reply.empty(out));
             let acks = peer.request();
             let Request::Settle {
                 number: 0,
@@ -187,6 +189,8 @@ fn quiet_acks_wait_for_nothing_and_are_refused_where_nothing_can_be_sent() {
             peer.answer(&ping, |reply, out| reply.empty(out));
         },
         |client| {
+            // Whoever has tokens has heard from the server before.
+            client.ping().unwrap();
             client.ack_quietly(&tokens).unwrap();
             client.ping().unwrap();
             let error = client.ack_quietly(&vec![tokens[0]; 2_000_000]).unwrap_err();
