@@ -60,15 +60,22 @@ pub struct KeyRecord {
 
 /// Encodes a record body: `u32 length | bytes`, padded to 8.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    let mut out = vec![0; 4];
-    let len = match bincode::encode_into_std_write(value, &mut out, config()) {
+    let mut out = Vec::new();
+    encode_into(value, &mut out);
+    out
+}
+
+/// As [`encode`], into `out` in place of what is there.
+pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[0; 4]);
+    let len = match bincode::encode_into_std_write(value, out, config()) {
         Ok(len) => len,
         Err(error) => unreachable!("encoding into memory does not fail: {error}"),
     };
     let total = pad8(4 + len);
     out[..4].copy_from_slice(&(len as u32).to_le_bytes());
     out.resize(total, 0);
-    out
 }
 
 /// Decodes what [`encode`] wrote; `None` for anything else.

@@ -7,29 +7,22 @@
 use super::Engine;
 use super::change::change_entry;
 use super::deliver::BodyReader;
-use super::journal::{self, Group, JobHead, Kind, Prelude};
+use super::journal::{JobHead, Kind};
 use super::reclaim::Reclaim;
 use super::settle::wait_a_little;
 use super::slot::{Fields, Slot};
+use super::stragglers::{Origin, Straggler, find_stragglers};
 use super::word::{KEYED, Phase, RESULT, StateWord};
+use crate::base::batch::put_note;
 use crate::base::entry::pad8;
-use crate::base::job::JobId;
-use crate::log::{Claim, Log, LogError, LogPosition, Recovered, Room};
+use crate::log::{Claim, Log, LogError, LogPosition, Room};
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
 
 /// How often a job that keeps changing is tried before its segment is left for the next look.
 const COPIES_MAX: u32 = 64;
 /// Looks at a job whose note is to be moved before it is left where it was.
 const NOTE_LOOKS_MAX: u32 = 10_000;
-
-/// A job found in a segment: slot, id, and its place in the order of jobs never handed out.
-#[derive(Clone, Copy)]
-pub(super) struct Straggler {
-    id: JobId,
-    body: LogPosition,
-    order: u64,
-}
 
 /// A job as it was found at rest.
 pub(super) struct Look {
@@ -55,37 +48,76 @@ impl Engine {
 
     /// Copies every job whose body is in the segment to the tail. `false`: not all, try again later.
     pub(super) fn copy_stragglers(&self, log: &Log, volatile: bool, sequence: u32, now_ms: u64) -> bool {
-        let mut stragglers = Vec::new();
-        let mut all = log.visit_segment(sequence, &mut |record| {
-            find_stragglers(&record, &mut stragglers);
-        });
-        for straggler in &stragglers {
-            let Some(slot) = self.slab.get(straggler.id.slot()) else {
-                continue;
-            };
-            if slot.body() != straggler.body {
-                // It was moved, or ended, or it is just being accepted and its slot does not say yet where it stands.
-                let word = slot.state();
-                all &= word.generation() != straggler.id.generation() || word.phase() != Phase::Busy;
-                continue;
-            }
-            match self.copy_job(log, volatile, slot, straggler, now_ms) {
-                Ok(copied) => all &= copied,
-                Err(_) => return false,
-            }
+        let mut copier = Copier::new(self, log, volatile, now_ms);
+        let mut visit = |from: Origin| {
+            let visited = log.visit_segment(sequence, &mut |record| {
+                find_stragglers(&record, from, &mut |straggler| copier.take(&straggler));
+            });
+            visited && copier.has_all()
+        };
+        // Who stands still has been copied here mostly. The many that came here and are over need not be looked for.
+        let has_copies = visit(Origin::Copy);
+        let is_empty = log.segment_info(sequence).is_some_and(|info| info.live == 0);
+        (is_empty || visit(Origin::Arrival)) && has_copies
+    }
+}
+
+/// Copies one job after the other, with room to put them together in.
+struct Copier<'e> {
+    engine: &'e Engine,
+    log: &'e Log,
+    volatile: bool,
+    now_ms: u64,
+    reader: BodyReader<'e>,
+    /// The body of the record that is put together.
+    record: Vec<u8>,
+    /// Some job was not copied that is to be tried again later.
+    has_missed: bool,
+    /// The log took no more.
+    is_refused: bool,
+}
+
+impl<'e> Copier<'e> {
+    fn new(engine: &'e Engine, log: &'e Log, volatile: bool, now_ms: u64) -> Self {
+        Self {
+            engine,
+            log,
+            volatile,
+            now_ms,
+            reader: BodyReader::new(engine),
+            record: Vec::new(),
+            has_missed: false,
+            is_refused: false,
         }
-        all
+    }
+
+    /// Whether every job that was taken is copied, or needs no copy.
+    fn has_all(&self) -> bool {
+        !self.has_missed && !self.is_refused
+    }
+
+    /// Copies a job that was found in a segment, if it stands there still.
+    fn take(&mut self, straggler: &Straggler) {
+        let Some(slot) = self.engine.slab.get(straggler.id.slot()) else {
+            return;
+        };
+        if self.is_refused {
+            return;
+        }
+        if slot.body() != straggler.body {
+            // It was moved, or ended, or it is just being accepted and its slot does not say yet where it stands.
+            let word = slot.state();
+            self.has_missed |= word.generation() == straggler.id.generation() && word.phase() == Phase::Busy;
+            return;
+        }
+        match self.copy_job(slot, straggler) {
+            Ok(copied) => self.has_missed |= !copied,
+            Err(_) => self.is_refused = true,
+        }
     }
 
     /// Copies one job and moves its body there. `false`: it moved on all the time.
-    fn copy_job(
-        &self,
-        log: &Log,
-        volatile: bool,
-        slot: Slot<'_>,
-        straggler: &Straggler,
-        now_ms: u64,
-    ) -> Result<bool, LogError> {
+    fn copy_job(&mut self, slot: Slot<'_>, straggler: &Straggler) -> Result<bool, LogError> {
         let from = straggler.body;
         let mut looks = 0;
         for _ in 0..COPIES_MAX {
@@ -97,15 +129,15 @@ impl Engine {
                 return Ok(true);
             }
             let look = Look { word, fields };
-            let Some(copy) = self.append_copy(log, volatile, slot, &look, straggler, now_ms)? else {
+            let Some(copy) = self.append(slot, &look, straggler)? else {
                 continue;
             };
             if slot.move_body(from, copy.body) {
-                log.release_after(from, 1, copy.end);
+                self.log.release_after(from, 1, copy.end);
                 move_note(slot, &look, copy.note);
             } else {
                 // It ended: that stands behind the copy, or in it.
-                log.release(copy.body, 1);
+                self.log.release(copy.body, 1);
             }
             return Ok(true);
         }
@@ -113,24 +145,16 @@ impl Engine {
     }
 
     /// Appends a Job record, or returns `None` where the job has moved on since the look.
-    fn append_copy(
-        &self,
-        log: &Log,
-        volatile: bool,
+    fn append(
+        &mut self,
         slot: Slot<'_>,
         look: &Look,
         straggler: &Straggler,
-        now_ms: u64,
     ) -> Result<Option<Copy>, LogError> {
         let (word, fields) = (look.word, &look.fields);
-        let (error, result) = self.notes(volatile, fields.note, word.has(RESULT));
+        let (error, result) = self.engine.notes(self.volatile, fields.note, word.has(RESULT));
         // Nobody asks for the body of a job that is over; copying it on and on would fill the log with it.
         let is_over = word.phase().is_finished();
-        let mut data = is_over.then(Vec::new);
-        if !is_over {
-            BodyReader::new(self).read(volatile, slot, fields, |body| data = Some(body.to_vec()));
-        }
-        let Some(data) = data else { return Ok(None) };
         let has = |note: &Option<Vec<u8>>, flag: u8| if note.is_some() { flag } else { 0 };
         let mut head = JobHead {
             id: U64::new(straggler.id.0),
@@ -149,23 +173,34 @@ impl Engine {
                 | if word.has(KEYED) { JobHead::KEYED } else { 0 }
                 | if is_over { JobHead::BODILESS } else { 0 },
         };
-        let mut body = head.as_bytes().to_vec();
-        body.extend_from_slice(&data);
-        body.resize(size_of::<JobHead>() + pad8(data.len()), 0);
+        let body = &mut self.record;
+        body.clear();
+        body.extend_from_slice(head.as_bytes());
+        let mut is_there = is_over;
+        if !is_over {
+            self.reader.read(self.volatile, slot, fields, |data| {
+                body.extend_from_slice(data);
+                is_there = true;
+            });
+        }
+        if !is_there {
+            return Ok(None);
+        }
+        body.resize(pad8(body.len()), 0);
         let error_at = body.len();
         if let Some(error) = &error {
-            crate::base::batch::put_note(&mut body, error);
+            put_note(body, error);
         }
         let result_at = body.len();
         if let Some(result) = &result {
-            crate::base::batch::put_note(&mut body, result);
+            put_note(body, result);
             body.extend_from_slice(&[0; 8]);
         }
         // Rather no claim than one that becomes padding.
         if !slot.is_still(word, fields.at_ms) {
             return Ok(None);
         }
-        let Some(mut claim) = claim_copy(log, slot, look, body.len())? else {
+        let Some(mut claim) = claim_copy(self.log, slot, look, body.len())? else {
             return Ok(None);
         };
         head.as_of = U64::new(claim.position().raw());
@@ -181,8 +216,8 @@ impl Engine {
             let tail = body.len() - 8;
             body[tail..].copy_from_slice(&at.plus(error_at as u32).raw().to_le_bytes());
         }
-        claim.put(&body);
-        let end = claim.commit(Kind::Job as u8, 0, now_ms, 1);
+        claim.put(body);
+        let end = claim.commit(Kind::Job as u8, 0, self.now_ms, 1);
         Ok(Some(Copy {
             body: at.plus(size_of::<JobHead>() as u32),
             note: note_at,
@@ -217,54 +252,15 @@ fn move_note(slot: Slot<'_>, look: &Look, to: LogPosition) {
     }
 }
 
-fn find_stragglers(record: &Recovered<'_>, found: &mut Vec<Straggler>) -> Option<()> {
-    let (_, body) = Prelude::split(record.flags, record.body)?;
-    let body_at = record
-        .body_position()
-        .plus((record.body.len() - body.len()) as u32);
-    let mut group = |body: &[u8], at: LogPosition| {
-        let parsed = journal::parse_enqueue(body)?;
-        let bodies_at = at.plus(journal::enqueue_bodies_offset(parsed.batch.count()) as u32);
-        for (item, id) in parsed.batch.items().zip(parsed.ids) {
-            let body = bodies_at.plus(item.body_offset as u32);
-            found.push(Straggler {
-                id: JobId(id.get()),
-                body,
-                order: body.raw(),
-            });
-        }
-        Some(())
-    };
-    match Kind::from_u8(record.kind)? {
-        Kind::Enqueue => group(body, body_at),
-        Kind::Step => {
-            let (_, groups) = journal::parse_step(body)?;
-            groups.into_iter().try_for_each(|part| match part {
-                Group::Jobs(offset, bytes) => group(bytes, body_at.plus(offset as u32)),
-                Group::Answer(_) => Some(()),
-            })
-        }
-        Kind::Job => {
-            let (head, _) = JobHead::ref_from_prefix(body).ok()?;
-            let body = body_at.plus(size_of::<JobHead>() as u32);
-            found.push(Straggler {
-                id: JobId(head.id.get()),
-                body,
-                order: head.order.get(),
-            });
-            Some(())
-        }
-        _ => Some(()),
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder};
+    use crate::base::job::JobId;
     use crate::base::queue::QueueOptions;
     use crate::engine::{DeliveryHead, DeliverySink, EngineConfig, EnqueueReply, QueueId, RequestId};
     use crate::log::LogConfig;
+    use zerocopy::FromBytes;
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -361,8 +357,12 @@ mod tests {
             let slot = engine.slab.slot(id.slot());
             let (id, body, order) = (*id, look.fields.body, 0);
             let job = Straggler { id, body, order };
-            let copied = engine.append_copy(&engine.durable, false, slot, look, &job, NOW_MS);
-            assert!(copied.unwrap().is_none(), "{:?} is not how it stands", look.word);
+            let mut copier = Copier::new(&engine, &engine.durable, false, NOW_MS);
+            assert!(
+                copier.append(slot, look, &job).unwrap().is_none(),
+                "{:?} is not how it stands",
+                look.word
+            );
             // Nor where it moved on so late.
             let claimed = claim_copy(&engine.durable, slot, look, 64);
             assert!(claimed.unwrap().is_none(), "{:?} is not how it stands", look.word);
@@ -372,11 +372,8 @@ mod tests {
             let slot = engine.slab.slot(id.slot());
             let (id, body, order) = (*id, slot.body(), 0);
             let job = Straggler { id, body, order };
-            assert!(
-                engine
-                    .copy_job(&engine.durable, false, slot, &job, NOW_MS)
-                    .unwrap()
-            );
+            let mut copier = Copier::new(&engine, &engine.durable, false, NOW_MS);
+            assert!(copier.copy_job(slot, &job).unwrap());
         }
         drop(engine);
         let config = LogConfig {

@@ -58,6 +58,7 @@ pub mod slab;
 pub mod slot;
 mod status;
 mod step;
+mod stragglers;
 mod strays;
 mod tally;
 mod timer;

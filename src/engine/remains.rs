@@ -139,6 +139,7 @@ impl Engine {
         now_ms: u64,
     ) -> Result<(), LogError> {
         tally.look(&self.registry);
+        let mut body = Vec::new();
         for id in tally.untold(sequence, durable) {
             let Some(queue) = self.registry.get(id) else {
                 continue;
@@ -153,8 +154,8 @@ impl Engine {
             let mut record = admin::queue_record(queue);
             if definitions.pass(sequence) || queue.counters.told_events() != sum {
                 record.events = Some(events);
-                let (at, end) =
-                    self.append(Kind::Queue, 0, &codec::encode(&record), Room::Migrate, now_ms)?;
+                codec::encode_into(&record, &mut body);
+                let (at, end) = self.append(Kind::Queue, 0, &body, Room::Migrate, now_ms)?;
                 queue.set_defined_at(at);
                 queue.counters.set_told_events(sum);
                 definitions.tell(at, end, Some(events));
@@ -162,6 +163,9 @@ impl Engine {
             }
             if let Some(needed) = definitions.needed(sequence, durable) {
                 due.until = due.until.max(needed.until);
+                if due.is_cut {
+                    continue;
+                }
                 let mut record = needed.older.unwrap_or(record);
                 // Never more than there were: records behind are counted on top. Fewer may come back where a power
                 // cut takes the record with the others.
