@@ -17,6 +17,7 @@
 
 mod admin;
 mod admit;
+mod anchoring;
 mod bulk;
 mod census;
 mod change;
@@ -60,6 +61,7 @@ mod status;
 mod step;
 mod stragglers;
 mod strays;
+mod sweep;
 mod tally;
 mod timer;
 mod together;

@@ -4,16 +4,18 @@
 //! is in it any more and (b) queues, sessions and keys that only it tells of have been logged again *and* that is
 //! durable, there or in an anchor (`remains`). Usually jobs are acked in about the order in which they came and (a)
 //! happens by itself; when too many segments are held by a few stragglers, those jobs are copied (the cleaner of a
-//! log-structured file system, Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk.
+//! log-structured file system, Rosenblum & Ousterhout 1991), so that a dead or far-future job never pins the disk: all
+//! of them together where the log has room (`sweep`), the oldest segment's where it has not.
 
 use super::Engine;
-use super::remains::Remains;
+use super::remains::{Reach, Remains};
+use super::sweep::Sweep;
 use super::tally::Tally;
 use crate::base::plant::{Plant, is_planted};
-use crate::log::{Log, LogPosition, Statement};
+use crate::log::{Log, LogPosition};
 
 /// Segments that a log may hold beyond twice what its live jobs need, before stragglers are copied.
-const SLACK_SEGMENTS: usize = 4;
+pub(super) const SLACK_SEGMENTS: usize = 4;
 /// A log that may have no more segments than these is a small one.
 const SMALL_LOG_SEGMENTS: usize = 2 * SLACK_SEGMENTS;
 /// Of a segment this share is the log's own: headers, and marks behind what was synced.
@@ -38,8 +40,9 @@ pub(super) struct Reclaim {
     needed_bytes: u64,
     /// Where the log ended behind the last copies: no segment goes before those are durable.
     pub(super) copied: LogPosition,
-    remains: Remains,
-    tally: Tally,
+    pub(super) remains: Remains,
+    pub(super) tally: Tally,
+    pub(super) sweep: Sweep,
     looked_ms: u64,
 }
 
@@ -86,8 +89,13 @@ impl Engine {
     fn clear_oldest(&self, reclaim: &mut Reclaim, now_ms: u64) -> usize {
         if let Some((sequence, until)) = reclaim.pending {
             let durable = self.durable.durable();
-            if durable < until && (!self.is_worth_a_sync(reclaim) || self.durable.sync().is_err()) {
-                return 0;
+            if durable < until {
+                if !self.is_worth_a_sync(reclaim) {
+                    return 0;
+                }
+                if !self.anchor_behind(reclaim, sequence, now_ms) && self.durable.sync().is_err() {
+                    return 0;
+                }
             }
             reclaim.pending = None;
             self.clear(reclaim, sequence);
@@ -111,7 +119,11 @@ impl Engine {
             info.is_some_and(|info| info.sealed && info.live == 0)
         };
         let mut last = (first..first + CLEAR_MAX).take_while(empty).last();
-        if last.is_none() && oldest.sealed && oldest.sequence == first && self.wants_copies(reclaim, first) {
+        if self.sweep(reclaim, last.map_or(first, |last| last + 1), now_ms) {
+            return 1;
+        }
+        let is_alone = last.is_none() && oldest.sealed && oldest.sequence == first;
+        if is_alone && is_tight(&self.durable) && self.wants_copies(reclaim, first) {
             if !self.copy_durable_stragglers(reclaim, first, now_ms) {
                 return 0;
             }
@@ -125,9 +137,10 @@ impl Engine {
             return 0;
         }
         // Before what they tell is looked at: it is all told then.
-        let may_be_anchored = self.may_be_anchored(oldest.sequence, last);
+        let may_be_anchored = self.may_be_anchored(last, self.durable.durable());
+        let reach = Reach::to_durable(last, self.durable.durable());
         let Reclaim { remains, tally, .. } = reclaim;
-        let Ok(due) = self.log_remains(remains, tally, last, now_ms) else {
+        let Ok(due) = self.log_remains(remains, tally, reach, now_ms) else {
             return 0;
         };
         let until = match is_planted(Plant::RecycleEarly) {
@@ -162,20 +175,6 @@ impl Engine {
     /// Bytes that copies of all jobs and keys would have, about.
     fn needed_bytes(&self, reclaim: &Reclaim) -> u64 {
         reclaim.tally.live_bytes() + self.dedupe.len() as u64 * KEY_BYTES
-    }
-
-    /// Whether the segments up to `last` could be gone now but for what they tell besides jobs: from then on an anchor
-    /// would stand for them, even if a power cut found them still there.
-    fn may_be_anchored(&self, oldest: u32, last: u32) -> bool {
-        // What an earlier start wrote is durable, and events are counted as of its end.
-        last + 1 >= self.durable.first_sequence()
-            && (oldest..=last).all(|sequence| self.durable.is_over(sequence))
-    }
-
-    /// Says beside the log what it does not tell durably yet. A failure has poisoned the log.
-    fn anchor(&self, last: u32, statements: Vec<Statement>, now_ms: u64) -> bool {
-        let anchored = self.durable.anchor(last + 1, statements, now_ms);
-        anchored.unwrap_or(false)
     }
 
     /// Whether the tally is what a walk over all queues gives: for tests, while nothing else goes on.
@@ -275,7 +274,7 @@ impl Engine {
 }
 
 /// Segments that so many bytes would fill.
-fn segments_for(bytes: u64, log: &Log) -> usize {
+pub(super) fn segments_for(bytes: u64, log: &Log) -> usize {
     (bytes / log.segment_bytes() as u64) as usize + 1
 }
 
@@ -285,6 +284,6 @@ fn is_short(log: &Log) -> bool {
 }
 
 /// Whether the log is about to refuse hand-outs, or does so already.
-fn is_tight(log: &Log) -> bool {
+pub(super) fn is_tight(log: &Log) -> bool {
     log.segments_to_hand_out() <= 2
 }

@@ -21,6 +21,33 @@ pub(super) struct Remains {
     left_out: LogPosition,
 }
 
+/// How far what is logged again is durable, when segments are to go.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    /// The log is, up to here.
+    pub(super) durable: LogPosition,
+    /// The last segment that is to go.
+    pub(super) behind: u32,
+    /// What stands behind it is, up to here, once the log begins there; not before `durable`.
+    pub(super) until: LogPosition,
+}
+
+impl Reach {
+    /// Where nothing more is durable behind segment `last` than the log is.
+    pub(super) fn to_durable(last: u32, durable: LogPosition) -> Self {
+        Self {
+            durable,
+            behind: last,
+            until: durable,
+        }
+    }
+
+    /// Whether a record that ends there is still told, and durably, when the segments are gone; or was told durably by them.
+    fn has(self, end: LogPosition) -> bool {
+        end <= self.durable || end.sequence() > self.behind && end <= self.until
+    }
+}
+
 /// What the log must tell, durably, before segments go.
 pub(super) struct Due {
     /// It does once it is durable up to there; none where nothing depends on it.
@@ -44,10 +71,10 @@ impl Due {
 }
 
 impl Remains {
-    /// The log is durable up to there.
-    fn forget(&mut self, durable: LogPosition) {
-        self.sessions.retain(|_, end| *end > durable);
-        self.keys.retain(|(end, _)| *end > durable);
+    /// The log is durable so far.
+    fn forget(&mut self, reach: Reach) {
+        self.sessions.retain(|_, end| !reach.has(*end));
+        self.keys.retain(|(end, _)| !reach.has(*end));
         self.keys_bytes = self.keys.iter().map(|(_, body)| body.len()).sum();
     }
 
@@ -68,8 +95,8 @@ impl Remains {
 }
 
 impl Engine {
-    /// Logs queues, sessions, keys and generations again that segments up to `sequence` tell of and no later one. Says
-    /// what of these, and of those that went before, is not durable yet.
+    /// Logs queues, sessions, keys and generations again that segments up to the last one that is to go tell of and no later
+    /// one. Says what of these, and of those that went before, is not durable yet.
     ///
     /// # Errors
     /// The log's. What was logged until then counts all the same when this is called again.
@@ -77,11 +104,11 @@ impl Engine {
         &self,
         remains: &mut Remains,
         tally: &mut Tally,
-        sequence: u32,
+        reach: Reach,
         now_ms: u64,
     ) -> Result<Due, LogError> {
-        let durable = self.durable.durable();
-        remains.forget(durable);
+        let sequence = reach.behind;
+        remains.forget(reach);
         let mut due = Due {
             until: LogPosition::NONE,
             statements: Vec::new(),
@@ -89,12 +116,12 @@ impl Engine {
             bytes: 0,
         };
         if let Some((high, end)) = self.repeat_generations(sequence, now_ms)?
-            && end > durable
+            && !reach.has(end)
         {
             due.until = end;
             due.say(Kind::Generation, u64::from(high).to_le_bytes().to_vec());
         }
-        self.log_queues(&mut due, tally, sequence, durable, now_ms)?;
+        self.log_queues(&mut due, tally, reach, now_ms)?;
         let tail = self.durable.tail().sequence();
         for session in self.sessions.needing(sequence) {
             let body = codec::encode(&SessionRecord {
@@ -119,8 +146,8 @@ impl Engine {
             Ok(())
         })?;
         due.until = due.until.max(remains.until());
-        due.is_cut |= remains.left_out > durable;
-        if due.until > durable && !due.is_cut {
+        due.is_cut |= !reach.has(remains.left_out);
+        if due.until > reach.durable && !due.is_cut {
             self.say_sessions(&mut due, remains, sequence);
             remains
                 .keys
@@ -134,10 +161,11 @@ impl Engine {
         &self,
         due: &mut Due,
         tally: &mut Tally,
-        sequence: u32,
-        durable: LogPosition,
+        reach: Reach,
         now_ms: u64,
     ) -> Result<(), LogError> {
+        // What a queue's older records tell in segments that go is passed over; the others are durable so far.
+        let (sequence, durable) = (reach.behind, reach.until);
         tally.look(&self.registry);
         let mut body = Vec::new();
         for id in tally.untold(sequence, durable) {

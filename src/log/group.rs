@@ -68,4 +68,11 @@ impl GroupCommit {
         }
         Ok(self.durable())
     }
+
+    /// Has the disk to itself, as a leader, for something that makes nothing durable here yet. `flush` is told how far the
+    /// disk is.
+    pub fn lead<T>(&self, flush: impl FnOnce(LogPosition) -> T) -> T {
+        let _leading = self.leading.lock();
+        flush(self.durable())
+    }
 }

@@ -311,11 +311,12 @@ impl Log {
         self.first_sequence
     }
 
-    /// Whether nothing needs a segment any more, readers that have pinned it and the hold aside.
-    pub fn is_over(&self, sequence: u32) -> bool {
+    /// Whether nothing needs a segment any more once the log is durable up to `durable`, readers that have pinned it and the
+    /// hold aside.
+    pub fn is_over(&self, sequence: u32, durable: LogPosition) -> bool {
         let segment = self.segments.by_sequence(sequence);
         // Given up by a salvage, if it is none.
-        segment.is_none_or(|segment| self.is_passed(segment, sequence))
+        segment.is_none_or(|segment| self.is_passed(segment, sequence, || durable))
     }
 
     /// The background agent: makes and prepares spares, recycles, and syncs every

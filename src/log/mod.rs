@@ -33,6 +33,7 @@ mod recover_test;
 mod region;
 mod roll;
 mod segment;
+mod skip;
 mod space;
 mod start;
 mod sync;

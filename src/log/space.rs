@@ -325,7 +325,7 @@ impl Log {
                 // The roll that has just left it is not done with it.
                 break;
             };
-            if !self.is_passed(segment, sequence) || !segment.holders.retire(sequence) {
+            if !self.is_passed(segment, sequence, || self.durable()) || !segment.holders.retire(sequence) {
                 break;
             }
             if self.directory.is_some() {
@@ -349,8 +349,13 @@ impl Log {
     }
 
     /// Whether nothing needs the segment any more, pins aside: every record is committed, no job is live, and the
-    /// disk has what the segment's jobs rely on now.
-    pub(super) fn is_passed(&self, segment: &Segment, sequence: u32) -> bool {
+    /// disk, up to `durable`, has what the segment's jobs rely on now.
+    pub(super) fn is_passed(
+        &self,
+        segment: &Segment,
+        sequence: u32,
+        durable: impl FnOnce() -> LogPosition,
+    ) -> bool {
         let must_be_durable = self.directory.is_some() && !self.recycles_unsynced.load(Ordering::Relaxed);
         let passed = || {
             if must_be_durable {
@@ -363,7 +368,7 @@ impl Log {
             if is_planted(Plant::RecycleEarly) {
                 return LogPosition::from_raw(u64::MAX);
             }
-            self.durable()
+            durable()
         };
         segment.live.is_passed(sequence, passed, durable)
     }

@@ -48,6 +48,11 @@ impl Syncer {
             hook: OnceLock::new(),
         }
     }
+
+    /// The log was brought to the disk in another way: the background sync has its time from here.
+    pub(super) fn note_synced(&self, now_ms: u64) {
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+    }
 }
 
 impl Log {
@@ -91,7 +96,7 @@ impl Log {
         self.poisoned_error()
     }
 
-    fn check_poison(&self) -> Result<(), LogError> {
+    pub(super) fn check_poison(&self) -> Result<(), LogError> {
         if self.is_poisoned.load(Ordering::Acquire) {
             Err(self.poisoned_error())
         } else {
@@ -157,7 +162,7 @@ impl Log {
     }
 
     /// As the leader: brings what is committed behind `from` to the disk and returns its end.
-    fn flush_prefix(&self, from: LogPosition) -> Result<LogPosition, LogError> {
+    pub(super) fn flush_prefix(&self, from: LogPosition) -> Result<LogPosition, LogError> {
         let to = if is_planted(Plant::PublishHole) {
             self.tail()
         } else {

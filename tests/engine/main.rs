@@ -24,6 +24,7 @@ mod power;
 mod recovery;
 mod sessions;
 mod storm;
+mod sweeps;
 mod symptoms;
 mod threads;
 mod together;
