@@ -373,10 +373,14 @@ impl Log {
         segment.live.is_passed(sequence, passed, durable)
     }
 
-    /// Prepares segments until enough are ready and enough spares exist, at most `budget`. Returns how many.
+    /// Prepares segments until enough are ready and enough spares exist, at most `budget`, and no more once one had to be
+    /// made. That takes as long as to write all of it, and producers at full speed may fill it meanwhile: whoever made all
+    /// that are wanted here would come to nothing else, and the log would not be synced for as long as they go on. Returns
+    /// how many.
     pub(super) fn replenish(&self, keeper: &mut Keeper, budget: usize) -> Result<usize, LogError> {
         let mut done = 0;
-        while done < budget {
+        let made_before = keeper.next_number;
+        while done < budget && keeper.next_number == made_before {
             let (ready, unused, may_make) = {
                 let space = self.space.lock();
                 (

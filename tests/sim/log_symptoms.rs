@@ -1,7 +1,7 @@
 //! What the simulation of the log found, each as a short story.
 
 use crate::disk::{SimDisk, SimOptions};
-use ackring::limits::SEGMENT_RETRY_MS;
+use ackring::limits::{SEGMENT_RETRY_MS, SYNC_INTERVAL_MS};
 use ackring::log::{Log, LogConfig, OpenError, Room};
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -90,6 +90,24 @@ fn a_log_that_could_open_no_file_for_a_moment_was_poisoned() {
         let (_, found) = open(&disk, 24).unwrap();
         assert!(found.into_iter().eq(0..written), "{written} were written");
     }
+}
+
+/// Producers at full speed may want the next segment before one is made, again and again.
+#[test]
+fn a_log_that_needed_one_segment_after_another_was_not_synced_meanwhile() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let (log, _) = open(&disk, 24).unwrap();
+    let segments = || {
+        disk.names()
+            .iter()
+            .filter(|name| name.ends_with(".segment"))
+            .count()
+    };
+    append(&log, 1, 64, 1);
+    let (end, before) = (log.tail(), segments());
+    log.step(NOW_MS + SYNC_INTERVAL_MS, 1_024);
+    assert!(log.durable() >= end);
+    assert_eq!(segments(), before + 1, "one, and then it was time for the sync");
 }
 
 #[test]
