@@ -32,7 +32,10 @@ const VOUCHER_NAME: &str = "machine";
 pub(super) const ANCHOR_NAME: &str = "anchor";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
-static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+/// What a segment is filled with, a piece at a time. A cache of large folios makes one of each piece, and takes all of it for
+/// written when a byte is: a sync of one record writes so much, and each page that is made ready again has so much marked.
+/// Still smaller pieces would make the filling dear.
+static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
 
 /// A file, and its length in bytes.
 type OpenFile = (Box<dyn DiskFile>, u64);
@@ -468,7 +471,7 @@ fn file_name(path: &Path) -> io::Result<&str> {
 fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
-        let len = (to - at).min(ZEROS.len() as u64);
+        let len = (to - at).min(ZEROS.len() as u64 - at % ZEROS.len() as u64);
         file.write_all_at(&ZEROS[..len as usize], at)?;
         at += len;
     }
