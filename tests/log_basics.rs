@@ -7,7 +7,7 @@
 
 mod log_common;
 
-use ackring::limits::SEGMENT_BYTES_MIN;
+use ackring::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN, UNSYNCED_BYTES_MAX};
 use ackring::log::{Log, LogConfig, LogError, LogPosition, OpenError, Room};
 use log_common::{NOW_MS, append, body_of, durable_config, open, reopen};
 
@@ -211,4 +211,30 @@ fn segments_are_visited_from_memory_once_sealed() {
     );
     assert!(!log.visit_segment(2, &mut |_| ()));
     assert!(!log.visit_segment(9, &mut |_| ()));
+}
+
+/// As an engine's log is: its segments may be used again unsynced, which these may not yet, as they hold jobs.
+#[test]
+fn a_burst_stayed_unsynced_for_a_second_however_large_it_was() {
+    const BODY_LEN: usize = 4 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogConfig {
+        segment_bytes: SEGMENT_BYTES_DEFAULT,
+        ..durable_config(&directory)
+    });
+    log.set_recycles_unsynced(true);
+    let append = || {
+        let mut claim = log.claim(BODY_LEN, Room::Migrate).unwrap();
+        claim.put(b"a job");
+        claim.commit(7, 1, NOW_MS, 1)
+    };
+    let first = append();
+    log.step(NOW_MS, 1);
+    assert!(log.durable() < first, "it is not time for a sync");
+    let last = (0..UNSYNCED_BYTES_MAX as usize / BODY_LEN)
+        .map(|_| append())
+        .max()
+        .unwrap();
+    log.step(NOW_MS, 1);
+    assert!(log.durable() >= last);
 }

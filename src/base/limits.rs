@@ -103,7 +103,8 @@ pub const SEGMENTS_READY: usize = 2;
 /// Segments kept that hold nothing, those that are ready included.
 pub const SEGMENTS_SPARE: usize = 4;
 /// Log bytes that are not synced yet at which the background sync does not wait for its time: what the kernel would
-/// otherwise write on its own, at the cost of stalls. Does not apply where segments may be used again unsynced.
+/// otherwise write on its own, at the cost of stalls, and what would be synced in one go while the next segments have to
+/// wait. The few hot segments that go round unsynced hold less.
 pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What the file beside a log takes at once of what segments told that are gone, in bytes. Where it is more, those
 /// segments go once the log tells it durably.

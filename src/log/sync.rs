@@ -210,7 +210,7 @@ impl Log {
         let last = self.syncer.last_ms.load(Ordering::Relaxed);
         // A clock that was set back must not stop the syncs.
         let is_early = now_ms >= last && now_ms - last < limits::SYNC_INTERVAL_MS;
-        if is_early && (self.recycles_unsynced.load(Ordering::Relaxed) || !self.has_much_unsynced()) {
+        if is_early && !self.has_much_unsynced() {
             return 0;
         }
         self.syncer.last_ms.store(now_ms, Ordering::Relaxed);
