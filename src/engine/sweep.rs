@@ -30,12 +30,18 @@ impl Engine {
             reclaim.sweep.until = 0;
             return false;
         }
-        let needed = segments_for(reclaim.tally.live_bytes(), log);
+        let mut needed = segments_for(reclaim.tally.live_bytes(), log);
         if reclaim.sweep.until == 0 {
             let in_use = log.segments_in_use();
             let is_early = now_ms.saturating_sub(reclaim.sweep.paused_ms) < PAUSE_MS;
-            if in_use <= 2 * needed + SLACK_SEGMENTS || is_early && in_use <= log.segments_max() / PART_IN_USE
-            {
+            let has_outgrown = |needed: usize| in_use > 2 * needed + SLACK_SEGMENTS;
+            if !has_outgrown(needed) || is_early && in_use <= log.segments_max() / PART_IN_USE {
+                return false;
+            }
+            // The last look may have been before the jobs came that fill these segments: then nothing is to be gained.
+            reclaim.tally.look(&self.registry);
+            needed = segments_for(reclaim.tally.live_bytes(), log);
+            if !has_outgrown(needed) {
                 return false;
             }
             // What came last is mostly about to be over.

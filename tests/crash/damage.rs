@@ -7,10 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Two logs of 300 jobs each in several segments, all on the disk.
+/// Two logs of 200 jobs each in several segments, all on the disk.
 fn logs() -> Home {
     let home = Home::new();
-    let input: String = (0..300).map(|number| format!("{number:01000}\n")).collect();
+    let input: String = (0..200).map(|number| format!("{number:01000}\n")).collect();
     for data in ["data", "other"] {
         let command = home.serve_command(data, &["--segment-bytes", "64KiB"]);
         let server = super::cli::Server::start(command);
@@ -41,12 +41,12 @@ fn expect_refusal(home: &Home, named: &Path, words: &[&str]) -> Ran {
     ran
 }
 
-/// With `--salvage` the server runs, and has so many of the 300 jobs; the next one does without it.
+/// With `--salvage` the server runs, and has so many of the 200 jobs; the next one does without it.
 fn expect_salvage(home: &Home, jobs: std::ops::Range<u64>) {
     let arguments = ["--segment-bytes", "64KiB", "--salvage"];
     let server = super::cli::Server::start(home.serve_command("data", &arguments));
     let ready = home.stats("q")["ready"].as_u64().unwrap();
-    assert!(jobs.contains(&ready), "{ready} of 300 jobs");
+    assert!(jobs.contains(&ready), "{ready} of 200 jobs");
     home.json_with_input(&["push", "q"], b"one more\n");
     server.kill();
     let server = super::cli::Server::start(home.serve_command("data", &arguments[..2]));
@@ -65,7 +65,7 @@ fn a_log_whose_file_was_cut_is_refused_and_salvaged() {
         .set_len(20_000)
         .unwrap();
     expect_refusal(&home, &path, &["corrupt at byte", "--salvage"]);
-    expect_salvage(&home, 150..300);
+    expect_salvage(&home, 100..200);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_log_with_a_bit_flipped_is_refused_and_salvaged() {
     file.read_exact_at(&mut byte, 30_000).unwrap();
     file.write_all_at(&[byte[0] ^ 4], 30_000).unwrap();
     expect_refusal(&home, &path, &["corrupt at byte", "--salvage"]);
-    expect_salvage(&home, 280..300);
+    expect_salvage(&home, 180..200);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_log_with_a_file_of_another_log_is_refused_and_salvaged() {
     let path = segment(&home, "data", 2);
     fs::copy(segment(&home, "other", 2), &path).unwrap();
     expect_refusal(&home, &path, &["corrupt at byte", "--salvage"]);
-    expect_salvage(&home, 150..300);
+    expect_salvage(&home, 100..200);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_log_with_a_file_of_its_own_past_is_refused_and_salvaged() {
     fs::copy(segment(&home, "data", 1), &path).unwrap();
     let ran = run(home.serve_command("data", &["--segment-bytes", "64KiB"]), b"").expect(1);
     assert!(ran.stderr.contains("corrupt at byte"), "{ran:?}");
-    expect_salvage(&home, 150..300);
+    expect_salvage(&home, 100..200);
 }
 
 /// A pipe in a file's place was waited for without end, by a server and by `log verify`.
@@ -126,7 +126,7 @@ fn a_log_with_a_pipe_for_a_file_is_refused_at_once() {
         fs::rename(&aside, &path).unwrap();
     }
     let server = super::cli::Server::start(home.serve_command("data", &["--segment-bytes", "64KiB"]));
-    assert_eq!(home.stats("q")["ready"], 300);
+    assert_eq!(home.stats("q")["ready"], 200);
     server.kill();
 }
 
@@ -135,7 +135,7 @@ fn a_log_with_a_file_gone_is_refused_and_salvaged() {
     let home = logs();
     fs::remove_file(segment(&home, "data", 2)).unwrap();
     expect_refusal(&home, &home.data(), &["corrupt", "--salvage"]);
-    expect_salvage(&home, 150..300);
+    expect_salvage(&home, 100..200);
 }
 
 #[test]
