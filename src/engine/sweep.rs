@@ -6,19 +6,33 @@ use super::Engine;
 use super::reclaim::{Reclaim, SLACK_SEGMENTS, is_tight, segments_for};
 use crate::base::limits::SYNC_INTERVAL_MS;
 
-/// From the end of a sweep to the beginning of the next one, in milliseconds: so that it ends, and with it the sync behind
-/// what it emptied, before the background sync would come to write all of that.
-const PAUSE_MS: u64 = SYNC_INTERVAL_MS * 6 / 10;
+/// The shortest and the longest pause behind a sweep, in milliseconds.
+const PAUSE_MS: std::ops::RangeInclusive<u64> = SYNC_INTERVAL_MS / 5..=SYNC_INTERVAL_MS * 7 / 10;
 /// Where more than such a part of the segments that may exist is in use, there is no pause.
 const PART_IN_USE: usize = 4;
 
-/// A sweep, or the pause behind one.
-#[derive(Default)]
-pub(super) struct Sweep {
-    /// Segments below this are to be emptied; 0 in the pause.
-    until: u32,
-    /// When the pause began, in milliseconds since the Unix epoch.
-    paused_ms: u64,
+/// Where the reclaimer is with that. Times are in milliseconds since the Unix epoch.
+pub(super) enum Sweep {
+    /// The next one does not begin before that time.
+    Paused { until_ms: u64 },
+    /// Segments below this are to be emptied.
+    Emptying { below: u32, began_ms: u64 },
+    /// What was copied is not durable yet.
+    Waiting { began_ms: u64 },
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Sweep::Paused { until_ms: 0 }
+    }
+}
+
+/// The pause behind a sweep that took so long until its copies were durable: the next one is to be through, though it should
+/// take twice as long, before the background sync comes to write all that would go with it.
+fn pause_ms(took_ms: u64) -> u64 {
+    SYNC_INTERVAL_MS
+        .saturating_sub(2 * took_ms)
+        .clamp(*PAUSE_MS.start(), *PAUSE_MS.end())
 }
 
 impl Engine {
@@ -27,34 +41,51 @@ impl Engine {
         let log = &self.durable;
         if is_tight(log) {
             // It goes by what each segment brings then.
-            reclaim.sweep.until = 0;
+            reclaim.sweep = Sweep::default();
             return false;
         }
-        let mut needed = segments_for(reclaim.tally.live_bytes(), log);
-        if reclaim.sweep.until == 0 {
-            let in_use = log.segments_in_use();
-            let is_early = now_ms.saturating_sub(reclaim.sweep.paused_ms) < PAUSE_MS;
-            let has_outgrown = |needed: usize| in_use > 2 * needed + SLACK_SEGMENTS;
-            if !has_outgrown(needed) || is_early && in_use <= log.segments_max() / PART_IN_USE {
+        if let Sweep::Waiting { began_ms } = reclaim.sweep
+            && reclaim.copied <= log.durable()
+        {
+            let until_ms = now_ms + pause_ms(now_ms.saturating_sub(began_ms));
+            reclaim.sweep = Sweep::Paused { until_ms };
+        }
+        let (below, began_ms) = if let Sweep::Emptying { below, began_ms } = reclaim.sweep {
+            (below, began_ms)
+        } else {
+            let at_least = match reclaim.sweep {
+                Sweep::Paused { until_ms } if until_ms <= now_ms => 0,
+                _ => log.segments_max() / PART_IN_USE,
+            };
+            if !self.has_outgrown(reclaim, at_least) {
                 return false;
             }
             // The last look may have been before the jobs came that fill these segments: then nothing is to be gained.
             reclaim.tally.look(&self.registry);
-            needed = segments_for(reclaim.tally.live_bytes(), log);
-            if !has_outgrown(needed) {
+            if !self.has_outgrown(reclaim, at_least) {
                 return false;
             }
-            // What came last is mostly about to be over.
-            reclaim.sweep.until = log.tail().sequence().saturating_sub(needed as u32 + 1);
-        }
+            (self.end_of_older_part(reclaim), now_ms)
+        };
         let is_sealed = log.segment_info(next).is_some_and(|info| info.sealed);
-        if next < reclaim.sweep.until && is_sealed && self.copy_durable_stragglers(reclaim, next, now_ms) {
+        if next < below && is_sealed && self.copy_durable_stragglers(reclaim, next, now_ms) {
+            reclaim.sweep = Sweep::Emptying { below, began_ms };
             return true;
         }
-        reclaim.sweep = Sweep {
-            until: 0,
-            paused_ms: now_ms,
-        };
+        reclaim.sweep = Sweep::Waiting { began_ms };
         false
+    }
+
+    /// Whether more segments are in use than `at_least`, and than the jobs would take twice, with some slack.
+    fn has_outgrown(&self, reclaim: &Reclaim, at_least: usize) -> bool {
+        let in_use = self.durable.segments_in_use();
+        let needed = segments_for(reclaim.tally.live_bytes(), &self.durable);
+        in_use > at_least && in_use > 2 * needed + SLACK_SEGMENTS
+    }
+
+    /// The segment behind the older part: what came last is mostly about to be over.
+    fn end_of_older_part(&self, reclaim: &Reclaim) -> u32 {
+        let needed = segments_for(reclaim.tally.live_bytes(), &self.durable);
+        self.durable.tail().sequence().saturating_sub(needed as u32 + 1)
     }
 }
