@@ -104,7 +104,7 @@ pub const SEGMENTS_READY: usize = 2;
 pub const SEGMENTS_SPARE: usize = 4;
 /// Log bytes that are not synced yet at which the background sync does not wait for its time: what the kernel would
 /// otherwise write on its own, at the cost of stalls, and what would be synced in one go while the next segments have to
-/// wait. The few hot segments that go round unsynced hold less.
+/// wait. Where the jobs that are there take less, most of that is over, and goes unsynced.
 pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What the file beside a log takes at once of what segments told that are gone, in bytes. Where it is more, those
 /// segments go once the log tells it durably.

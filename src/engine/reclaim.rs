@@ -60,6 +60,7 @@ impl Engine {
                 self.dedupe.expire_all(now_ms);
                 reclaim.tally.look(&self.registry);
                 self.durable.set_jobs_over(reclaim.tally.jobs_over());
+                self.durable.set_live_bytes(reclaim.tally.live_bytes());
             }
             work += self.clear_oldest(&mut reclaim, now_ms);
             if is_time_to_look {

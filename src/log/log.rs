@@ -37,6 +37,8 @@ pub struct Log {
     pub(super) kept_bytes: AtomicU64,
     /// Live jobs that will neither be handed out nor settled any more.
     pub(super) jobs_over: AtomicU64,
+    /// Bytes of the jobs that are there, about; as many as can be until somebody says so.
+    pub(super) live_bytes: AtomicU64,
     pub(super) is_poisoned: AtomicBool,
     pub(super) recycles_unsynced: AtomicBool,
     /// Time of the last step, in milliseconds since the Unix epoch, for records that the log writes by itself.
@@ -230,6 +232,12 @@ impl Log {
     /// How many of the live jobs are over and only kept for a while: no room is kept for what they still need.
     pub fn set_jobs_over(&self, jobs: u64) {
         self.jobs_over.store(jobs, Ordering::Relaxed);
+    }
+
+    /// How many bytes the jobs that are there take, about: most of what is unsynced beyond that is over, and goes without
+    /// the disk.
+    pub fn set_live_bytes(&self, bytes: u64) {
+        self.live_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// A number of the engine's that is written into each segment begun from now on; recovery gives back the

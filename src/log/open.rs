@@ -128,6 +128,7 @@ impl Log {
             kept_from_hand_outs: AtomicU32::new(0),
             kept_bytes: AtomicU64::new(0),
             jobs_over: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(u64::MAX),
             is_poisoned: AtomicBool::new(false),
             recycles_unsynced: AtomicBool::new(false),
             now_ms: AtomicU64::new(parts.now_ms),

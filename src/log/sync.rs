@@ -231,7 +231,8 @@ impl Log {
         let linear = |at: LogPosition| {
             u64::from(at.sequence()) * u64::from(self.segment_bytes) + u64::from(at.offset())
         };
-        linear(self.tail()) - linear(self.durable()) >= limits::UNSYNCED_BYTES_MAX
+        let unsynced = linear(self.tail()) - linear(self.durable());
+        unsynced.min(self.live_bytes.load(Ordering::Relaxed)) >= limits::UNSYNCED_BYTES_MAX
     }
 
     /// Appends a record that says how far the log is on the disk, so that damage to the last records that were
