@@ -86,10 +86,7 @@ fn every_shape_reports_what_it_did() {
             "life",
             "life --jobs 4000 --acks quiet --batch 1 --producers 2 --workers 3",
         ),
-        (
-            "reserve",
-            "reserve --jobs 3000 --acks quiet --backlog 50 --batch 7 --durability synced",
-        ),
+        ("reserve", "reserve --jobs 3000 --acks quiet --batch 7"),
         ("enqueue", "enqueue --jobs 20000 --queues 3 --producers 2"),
         (
             "reserve",
@@ -110,6 +107,10 @@ fn every_shape_reports_what_it_did() {
             report["server_cpu_s"].as_f64().unwrap() >= 0.0,
             "a local server's process is known: {report}"
         );
+        let acks = arguments.contains("--acks quiet");
+        let acks = if acks { "quiet" } else { "answered" };
+        let works = shape == "life" || shape == "reserve";
+        assert_eq!(report["acks"], if works { acks.into() } else { Value::Null });
         if shape == "life" {
             check_percentiles(&report["confirm_us"]);
             assert_eq!(report["checked"], "each job by its number");
@@ -254,6 +255,10 @@ fn nonsense_is_refused_in_one_line() {
         ("life --backlog 5 --duration 1s", "--jobs"),
         ("reserve --deliver subscribe", "--deliver"),
         ("enqueue --deliver reserve", "--deliver"),
+        ("enqueue --acks quiet", "--acks"),
+        ("--embedded --acks quiet", "--acks"),
+        ("--acks quiet --durability synced", "--durability"),
+        ("--acks quiet --jobs 9 --backlog 5", "--backlog"),
         ("--embedded --spawn", "--spawn"),
         ("--data x", "--data"),
         ("--rate 0", "--rate"),

@@ -221,8 +221,8 @@ fn how(arguments: &Arguments) -> String {
          are shared and noisy: ratios within one run count, not figures of different runs.\n\nA closed loop has at most 100,000 jobs under way. All peers are \
          driven from Rust with as few system calls as their protocols allow: pipelined, everything encoded into one \
          buffer, acks in the same write as the next request.\n\nWith quiet acks a worker of ackring \
-         hears of an ack only if it fails, as those of NATS do, and asks once at its end whether all of them were taken; Redis' \
-         lists have no acks at all. The ratios are to ackring with every ack answered.\n\nWith `--busy-poll` ackring's server and its tool \
+         hears of an ack only if it fails, and asks once at its end whether all of them were taken, so that jobs are under way \
+         until their acks are sent; those of NATS hear nothing of their acks, and Redis' lists have none. The ratios are to ackring with every ack answered.\n\nWith `--busy-poll` ackring's server and its tool \
          look for bytes again and again instead of sleeping, at the price of a core each; everybody else sleeps. \
          That is for latency, so it takes part in no other work.",
         arguments.rounds,

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::client::config::ClientConfig;
 use crate::client::error::ClientError;
 use crate::client::link::{Link, NoLink};
-use crate::client::requests::{QUIET_CORRELATION, Requests};
+use crate::client::requests::Requests;
 use crate::client::socket::Socket;
 use crate::wire::error::class_number;
 use crate::wire::{DeliveryBatch, ErrorReply, Frame, FrameDecoder, Header, Op, OutcomeView};
@@ -34,10 +34,12 @@ pub enum Event<'a> {
         /// What it did.
         outcome: OutcomeView<'a>,
     },
-    /// Of deliveries that were [acked quietly](Requests::ack_quietly) in one request, some were not current any more.
+    /// Deliveries that were [acked quietly](Requests::ack_quietly) in one request are not acked, some of them or all.
     NotAcked {
-        /// Which, by their positions in the request, and why; the others are acked.
-        outcome: OutcomeView<'a>,
+        /// The number that `ack_quietly` returned.
+        request: u64,
+        /// Which, by their positions in the request, and why; the others are acked. Or why none is.
+        outcome: Result<OutcomeView<'a>, ClientError>,
     },
     /// Jobs: the answer to a reserve, or pushed to a subscription.
     Delivered {
@@ -53,7 +55,7 @@ pub enum Event<'a> {
     },
     /// The request was refused; nothing of it was applied unless the error says that this cannot be told.
     Refused {
-        /// The request's number; `None` when a subscription was ended, or of what was acked quietly.
+        /// The request's number; `None` when a subscription was ended.
         request: Option<u64>,
         /// Why.
         error: ClientError,
@@ -233,11 +235,17 @@ fn event_of<'a>(frame: &Frame<'a>, requests: &mut Requests, server: &str) -> Res
         return Err(protocol("a header of another length"));
     }
     if header.is_error() {
-        let request = if header.is_reply() && header.correlation.get() != QUIET_CORRELATION {
-            let request = requests.answered(header.correlation.get());
-            Some(request.ok_or_else(|| protocol("an answer to nothing"))?)
-        } else {
+        let correlation = header.correlation.get();
+        // Neither a subscription's end nor why the server closes answers any request.
+        let request = if !header.is_reply() || header.answered_op().is_none() {
             None
+        } else if let Some(request) = requests.quiet(correlation) {
+            let error = error_of(frame.body, 0, server)?;
+            let outcome = Err(error);
+            return Ok(Event::NotAcked { request, outcome });
+        } else {
+            let request = requests.answered(correlation);
+            Some(request.ok_or_else(|| protocol("an answer to nothing"))?)
         };
         let error = error_of(frame.body, request.unwrap_or(0), server)?;
         return Ok(Event::Refused { request, error });
@@ -250,9 +258,11 @@ fn event_of<'a>(frame: &Frame<'a>, requests: &mut Requests, server: &str) -> Res
             jobs: jobs(frame.body)?,
         });
     }
-    if header.correlation.get() == QUIET_CORRELATION {
-        let outcome = OutcomeView::parse(frame.body).map_err(malformed)?;
-        return Ok(Event::NotAcked { outcome });
+    if let Some(request) = requests.quiet(header.correlation.get())
+        && header.answered_op() == Some(Op::Settle)
+    {
+        let outcome = Ok(OutcomeView::parse(frame.body).map_err(malformed)?);
+        return Ok(Event::NotAcked { request, outcome });
     }
     let request = requests
         .answered(header.correlation.get())

@@ -172,8 +172,11 @@ impl Client {
     }
 
     /// The work on all of these is done, and nobody waits to hear that the server knows: less work and less latency
-    /// for both sides than [`ack`](Self::ack). Whoever may not lose an ack uses that: these are lost, and the jobs
-    /// done again by another, where the connection breaks before the server has taken them or where a lease had ended.
+    /// for both sides than [`ack`](Self::ack). Whoever may not lose an ack uses that. These are lost without a word
+    /// where a lease had ended, where the log has no room, and where the connection breaks, or the client is dropped,
+    /// before the server has dealt with them; their jobs are then handed out again, if they may be. When a
+    /// [`ping`](Self::ping) behind them was answered over the same connection they are dealt with, and as safe as
+    /// durability *written* at most.
     ///
     /// ```no_run
     /// # use ackring::client::{Client, ClientConfig, Window};
@@ -189,12 +192,14 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// `NoConnection` while there is none, so that nothing was sent; `Refused` for more than a frame holds; `Closed`.
+    /// `NoConnection` while there is none, so that nothing was sent; `Closed`.
     pub fn ack_quietly(&self, tokens: &[Token]) -> Result<(), ClientError> {
-        let mut frame = Vec::new();
-        compose::ack_quietly(&mut frame, KEEPER_CORRELATION, tokens);
+        let mut frames = Vec::new();
+        for tokens in tokens.chunks(limits::BATCH_JOBS_MAX) {
+            compose::ack_quietly(&mut frames, KEEPER_CORRELATION, tokens);
+        }
         let deadline = Instant::now() + self.shared.config.request_timeout;
-        self.shared.send_unanswered(&frame, deadline)
+        self.shared.send_unanswered(&frames, deadline)
     }
 
     /// The work failed: try again after the queue's backoff, or after `delay_ms`.

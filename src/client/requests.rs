@@ -15,8 +15,9 @@ use crate::wire::{Welcome, compose};
 use std::io;
 use std::time::Instant;
 
-/// The correlation of what is answered only if it fails. The others have their numbers, cut to 32 bits, for theirs.
-pub(super) const QUIET_CORRELATION: u32 = 0;
+/// Set in the correlations of quiet requests. What is below it is a number, cut to so many bits; far fewer than they can
+/// tell apart are under way.
+const QUIET: u32 = 1 << 31;
 
 /// The requests of a [`Connection`](crate::client::Connection). Each function appends one, and returns the number
 /// under which its [`Event`](crate::client::Event) comes; nothing is sent before the connection's next turn.
@@ -28,6 +29,8 @@ pub struct Requests {
     numbers: Numbers,
     /// The number given out last.
     last: u64,
+    /// The same of quiet ones.
+    last_quiet: u64,
     in_flight: usize,
     in_flight_max: usize,
     frame_bytes_max: usize,
@@ -43,6 +46,7 @@ impl Requests {
             sent: 0,
             numbers: Numbers::new(first, window),
             last: first.max(1) - 1,
+            last_quiet: 0,
             in_flight: 0,
             in_flight_max: window.max(2) as usize - 1,
             frame_bytes_max: welcome.frame_bytes_max as usize,
@@ -75,7 +79,7 @@ impl Requests {
     ) -> Result<u64, ClientError> {
         let handle = self.handle(queue)?;
         self.request(true, |out, number| {
-            compose::enqueue(out, number as u32, number, handle, durability, batch);
+            compose::enqueue(out, correlation(number), number, handle, durability, batch);
         })
     }
 
@@ -93,7 +97,7 @@ impl Requests {
     ) -> Result<u64, ClientError> {
         let handle = self.handle(queue)?;
         self.request(true, |out, number| {
-            compose::enqueue_with(out, number as u32, number, handle, durability, count, fill);
+            compose::enqueue_with(out, correlation(number), number, handle, durability, count, fill);
         })
     }
 
@@ -114,7 +118,7 @@ impl Requests {
                 max_bytes: reserve.max_bytes,
                 lease_ms: reserve.lease_ms,
             };
-            compose::reserve(out, number as u32, &fields, &handles);
+            compose::reserve(out, correlation(number), &fields, &handles);
         })
     }
 
@@ -124,7 +128,7 @@ impl Requests {
     /// As [`enqueue`](Self::enqueue).
     pub fn settle(&mut self, batch: &SettleBuilder) -> Result<u64, ClientError> {
         self.request(true, |out, number| {
-            compose::settle(out, number as u32, number, batch)
+            compose::settle(out, correlation(number), number, batch)
         })
     }
 
@@ -134,19 +138,31 @@ impl Requests {
     /// As [`enqueue`](Self::enqueue).
     pub fn ack_all(&mut self, tokens: &[Token]) -> Result<u64, ClientError> {
         self.request(true, |out, number| {
-            compose::ack_all(out, number as u32, number, tokens)
+            compose::ack_all(out, correlation(number), number, tokens)
         })
     }
 
-    /// Acks deliveries, without results, and is answered only where some were not current any more: nothing is given
-    /// out to wait for, and a worker is not woken to hear that all went well. An answer to any later request says
-    /// that the server has taken these acks. Those that it had not taken when the connection broke are lost, and
-    /// their jobs are done again.
+    /// Acks deliveries, without results, and is answered only where some could not be: it does not count as under way,
+    /// and a worker is not woken to hear that all went well. Returns the number under which
+    /// [`Event::NotAcked`](crate::client::Event::NotAcked) would name it; such numbers are of a kind of their own.
+    ///
+    /// An answer to any later request, a [`ping`](Self::ping) say, means that the server has dealt with these acks;
+    /// they then are as safe as jobs of durability *written*, at most. Before a connection is given up, ping and wait
+    /// for the answer: acks that the server had not dealt with when it ended are lost, and so their jobs are handed
+    /// out again, if they may be.
     ///
     /// # Errors
-    /// `Refused` for a batch that is longer than a frame.
-    pub fn ack_quietly(&mut self, tokens: &[Token]) -> Result<(), ClientError> {
-        self.put(|out| compose::ack_quietly(out, QUIET_CORRELATION, tokens))
+    /// `Refused` for none, or for more than 16384.
+    pub fn ack_quietly(&mut self, tokens: &[Token]) -> Result<u64, ClientError> {
+        if tokens.is_empty() || tokens.len() > limits::BATCH_JOBS_MAX {
+            return Err(refused(
+                ErrorCode::BatchTooLarge,
+                "a request has 1 to 16384 settlements",
+            ));
+        }
+        self.last_quiet += 1;
+        compose::ack_quietly(&mut self.bytes, QUIET | correlation(self.last_quiet), tokens);
+        Ok(self.last_quiet)
     }
 
     /// Has jobs of these queues pushed as they come.
@@ -161,7 +177,7 @@ impl Requests {
                 bytes,
                 lease_ms,
             } = window;
-            compose::subscribe(out, number as u32, jobs, bytes, lease_ms, &handles);
+            compose::subscribe(out, correlation(number), jobs, bytes, lease_ms, &handles);
         })
     }
 
@@ -170,7 +186,7 @@ impl Requests {
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
     pub fn ping(&mut self) -> Result<u64, ClientError> {
-        self.request(true, |out, number| compose::ping(out, number as u32))
+        self.request(true, |out, number| compose::ping(out, correlation(number)))
     }
 
     fn handle(&self, queue: usize) -> Result<u32, ClientError> {
@@ -194,26 +210,8 @@ impl Requests {
                 "too many requests under way; wait for answers",
             ));
         }
-        let number = self.next();
-        self.put(|out| put(out, number))?;
-        self.last = self.numbers.take(held);
-        self.in_flight += 1;
-        Ok(self.last)
-    }
-
-    /// The number that the next request gets.
-    fn next(&mut self) -> u64 {
-        if self.last as u32 == u32::MAX {
-            // Left out: its correlation is taken.
-            self.last = self.numbers.take(false);
-        }
-        self.last + 1
-    }
-
-    /// Appends a frame.
-    fn put(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), ClientError> {
         let start = self.bytes.len();
-        put(&mut self.bytes);
+        put(&mut self.bytes, self.last + 1);
         if self.bytes.len() - start > self.frame_bytes_max {
             self.bytes.truncate(start);
             return Err(refused(
@@ -221,19 +219,22 @@ impl Requests {
                 "the request is longer than a frame may be",
             ));
         }
-        Ok(())
+        self.last = self.numbers.take(held);
+        self.in_flight += 1;
+        Ok(self.last)
     }
 
     /// The request that an answer belongs to, `None` where it can be none.
     pub(super) fn answered(&mut self, correlation: u32) -> Option<u64> {
-        let behind = (self.last as u32).wrapping_sub(correlation);
-        let number = self
-            .last
-            .checked_sub(u64::from(behind))
-            .filter(|number| *number > 0)?;
+        let number = (correlation & QUIET == 0).then(|| numbered(self.last, correlation))??;
         self.in_flight = self.in_flight.checked_sub(1)?;
         self.numbers.answered(number);
         Some(number)
+    }
+
+    /// The quiet request of that correlation; `None` where it is none.
+    pub(super) fn quiet(&self, correlation: u32) -> Option<u64> {
+        (correlation & QUIET != 0).then(|| numbered(self.last_quiet, correlation))?
     }
 
     /// Whether everything is sent.
@@ -256,9 +257,24 @@ impl Requests {
         if self.is_sent() {
             self.bytes.clear();
             self.sent = 0;
+        } else if self.sent > self.bytes.len() / 2 {
+            // Quiet acks may come faster than all of it is ever sent.
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
         }
         Ok(())
     }
+}
+
+/// The correlation of a request.
+fn correlation(number: u64) -> u32 {
+    number as u32 & !QUIET
+}
+
+/// The number, up to the `last` one, that has this correlation.
+fn numbered(last: u64, of: u32) -> Option<u64> {
+    let behind = (last as u32).wrapping_sub(of) & !QUIET;
+    last.checked_sub(u64::from(behind)).filter(|number| *number > 0)
 }
 
 fn refused(code: ErrorCode, text: &str) -> ClientError {

@@ -93,7 +93,14 @@ impl Shared {
     pub(crate) fn start(&self, request: NewCall) -> Result<Arc<Call>, ClientError> {
         let deadline = request.deadline;
         let mut state = self.lock();
-        check_len(&request.frame, &state)?;
+        if request.frame.len() > state.welcome.frame_bytes_max as usize {
+            let text = format!(
+                "the request takes {} bytes, a frame at most {}",
+                request.frame.len(),
+                state.welcome.frame_bytes_max
+            );
+            return Err(ClientError::Refused(Refusal::new(ErrorCode::BatchTooLarge, text)));
+        }
         while !state.has_room(request.op) {
             if let Phase::Closed(why) = &state.phase {
                 return Err(why.clone());
@@ -114,12 +121,11 @@ impl Shared {
         Ok(call)
     }
 
-    /// Sends a frame whose answer nobody waits for, if there is a connection.
-    pub(crate) fn send_unanswered(&self, frame: &[u8], deadline: Instant) -> Result<(), ClientError> {
+    /// Sends frames whose answers nobody waits for, if there is a connection.
+    pub(crate) fn send_unanswered(&self, frames: &[u8], deadline: Instant) -> Result<(), ClientError> {
         let state = self.lock();
-        check_len(frame, &state)?;
         match &state.phase {
-            Phase::Connected => self.outbox.append(state.connection, frame),
+            Phase::Connected => self.outbox.append(state.connection, frames),
             Phase::Connecting(_) => return Err(self.too_late(&state)),
             Phase::Closed(why) => return Err(why.clone()),
         }
@@ -313,15 +319,6 @@ impl State {
         self.numbers.answered(number);
         Some(call)
     }
-}
-
-fn check_len(frame: &[u8], state: &State) -> Result<(), ClientError> {
-    let (len, len_max) = (frame.len(), state.welcome.frame_bytes_max);
-    if len <= len_max as usize {
-        return Ok(());
-    }
-    let text = format!("the request takes {len} bytes, a frame at most {len_max}");
-    Err(ClientError::Refused(Refusal::new(ErrorCode::BatchTooLarge, text)))
 }
 
 /// How many numbers of a session may be in use at a time.

@@ -202,6 +202,7 @@ impl Desk {
         }
         true
     }
+
     fn settle_row_quietly(&mut self, peer: &mut Peer, row: &Row<'_>) -> bool {
         let is_done = self.hub.engine.ack_unnumbered(&row.settles, self.now_ms);
         if is_done {

@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, Received, batch, start, start_in};
 use ackring::wire::{Op, compose, response};
-use ackring::{ErrorCode, JobOptions, JobState, SettleBuilder, Token};
+use ackring::{Durability, ErrorCode, JobOptions, JobState, QueueOptions, SettleBuilder, Token};
 
 /// Enqueues so many jobs and reserves them.
 fn held(peer: &mut Peer, queue: u32, jobs: usize) -> Vec<Token> {
@@ -101,6 +101,58 @@ fn what_was_not_applied_is_answered_by_its_position_and_costs_the_others_nothing
     let mut expected = [JobState::Done; 8];
     expected[5] = JobState::Leased;
     assert_eq!(states(&mut peer, &tokens), expected);
+}
+
+#[test]
+fn a_failure_waits_for_no_disk_so_that_it_comes_before_later_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start_in(directory.path());
+    let mut peer = Peer::connect(&server);
+    let options = QueueOptions {
+        durability: Durability::Synced,
+        ..QueueOptions::default()
+    };
+    peer.call(|out, c| compose::queue_create(out, c, 0, "q", &options))
+        .ok();
+    let queue = peer.open("q");
+    let tokens = held(&mut peer, queue, 60);
+    for some in tokens.chunks(6) {
+        let mut lost = some[5];
+        lost.attempt += 1;
+        let mut bytes = Vec::new();
+        let mut acks = SettleBuilder::new();
+        some[..3].iter().for_each(|token| acks.ack(*token, None));
+        compose::settle(&mut bytes, 1_001, 0, &acks);
+        compose::ack_quietly(&mut bytes, 1_002, &[some[3], lost, some[4]]);
+        compose::ping(&mut bytes, 1_003);
+        peer.send(&bytes);
+        let came: Vec<Received> = (0..3).map(|_| peer.next().unwrap()).collect();
+        let place = |wanted| {
+            came.iter()
+                .position(|one| one.header.correlation.get() == wanted)
+                .unwrap()
+        };
+        assert!(place(1_002) < place(1_003), "silence would be taken for success");
+        let level = |wanted| came[place(wanted)].outcome().head.level;
+        assert_eq!(level(1_002), Some(Durability::Written));
+        assert_eq!(level(1_001), Some(Durability::Synced));
+    }
+}
+
+#[test]
+fn a_job_that_is_not_there_any_more_is_told() {
+    let server = start();
+    let mut peer = Peer::connect(&server);
+    let queue = peer.open("q");
+    let tokens = held(&mut peer, queue, 4);
+    peer.call(|out, c| compose::queue_change(out, c, Op::QueueDelete, 0, "q"))
+        .ok();
+    ack_each(&mut peer, &tokens);
+    let codes: Vec<ErrorCode> = heard(&mut peer)
+        .iter()
+        .map(|one| one.outcome().items[0].code)
+        .collect();
+    assert_eq!(codes, [ErrorCode::JobNotFound; 4]);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(super) struct Tally {
     pub(super) errors: u64,
     /// Jobs that came more than once.
     pub(super) repeated: u64,
+    /// Jobs that were acked quietly, of which no answer has told.
+    pub(super) unheard: u64,
     /// Jobs that came.
     pub(super) delivered: u64,
     /// Bytes sent and received.
@@ -64,6 +66,7 @@ impl Tally {
     pub(super) fn merge(&mut self, other: Tally) {
         self.errors += other.errors;
         self.repeated += other.repeated;
+        self.unheard += other.unheard;
         self.delivered += other.delivered;
         self.bytes.0 += other.bytes.0;
         self.bytes.1 += other.bytes.1;
@@ -178,10 +181,12 @@ impl<'a> Phase<'a> {
 
     /// A worker has heard that all that it acked quietly is done.
     pub(super) fn settled(&self, now_ns: u64) {
-        // What drains a backlog afterwards does not count here either.
-        if self.plan.backlog == 0 {
-            self.ended_ns.fetch_max(now_ns, Relaxed);
-        }
+        self.ended_ns.fetch_max(now_ns, Relaxed);
+    }
+
+    /// So many of the jobs that were acked quietly are not.
+    pub(super) fn take_back(&self, count: u64) {
+        self.acked.fetch_sub(count, AcqRel);
     }
 
     /// How many jobs are to be done, if that is known beforehand.

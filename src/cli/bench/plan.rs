@@ -266,6 +266,14 @@ fn refuse_contradictions(bench: &Bench) -> Result<(), Failure> {
             "--acks is for workers of a server, in the shapes reserve and life",
         ),
         (
+            bench.acks == Some(Acks::Quiet) && bench.durability == Durability::Synced,
+            "quiet acks do not wait for the disk; take another --durability, or have them answered",
+        ),
+        (
+            bench.acks == Some(Acks::Quiet) && bench.backlog > 0,
+            "where a --backlog stays behind nobody hears when the load is done; have its acks answered",
+        ),
+        (
             bench.embedded && bench.spawn,
             "--embedded needs no server, --spawn starts one; take one of them",
         ),

@@ -88,10 +88,11 @@ fn once(plan: &Plan, target: &Target, progress: &Progress, abort: &AtomicBool) -
     let since = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
     let client_cpu = since(cpu.0, process::cpu_seconds(std::process::id()));
     let server_cpu = since(cpu.1, target.server_cpu());
+    let acked = ran.acked.saturating_sub(ran.tally.unheard);
     let jobs = match plan.shape {
         Shape::Enqueue | Shape::Echo => ran.accepted,
-        Shape::Reserve => ran.acked.min(preloaded - plan.backlog),
-        Shape::Life => ran.acked.min(ran.target),
+        Shape::Reserve => acked.min(preloaded - plan.backlog),
+        Shape::Life => acked.min(ran.target),
     };
     let (lost, repeated, checked) = check(plan, target, &books, &ran, before, preloaded)?;
     Ok(Measured {

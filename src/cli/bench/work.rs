@@ -73,8 +73,11 @@ pub(super) struct Worker<'a> {
     /// Reserves under way, and when they were sent.
     reserves: VecDeque<(u64, u64)>,
     turn: usize,
-    /// The request whose answer says that all that was acked quietly is done, and whether it came.
-    last: Option<(u64, bool)>,
+    /// Jobs that were acked quietly, of which no answer has told yet.
+    unheard: u64,
+    acked_ns: u64,
+    /// The request behind them, whose answer tells, and when it was made.
+    last: Option<(u64, u64)>,
     tally: Tally,
 }
 
@@ -100,6 +103,8 @@ impl<'a> Worker<'a> {
             tokens: Vec::new(),
             reserves: VecDeque::new(),
             turn: 0,
+            unheard: 0,
+            acked_ns: 0,
             last: None,
             tally: Tally::default(),
         };
@@ -144,6 +149,9 @@ impl<'a> Worker<'a> {
             self.reserve()?;
         }
         self.ack()?;
+        if self.phase.is_drained() {
+            return self.end();
+        }
         self.turn(self.wait())?;
         Ok(true)
     }
@@ -158,19 +166,20 @@ impl<'a> Worker<'a> {
 
     /// Hears of what was acked quietly, once; says whether there is something left to hear.
     fn end(&mut self) -> Result<bool, ClientError> {
-        if self.phase.plan.acks == Acks::Answered {
+        if self.unheard == 0 {
             return Ok(false);
         }
         if self.last.is_none() {
-            self.last = Some((self.connection.requests().ping()?, false));
+            self.last = Some((self.connection.requests().ping()?, self.phase.now_ns()));
         }
         self.turn(self.wait())?;
-        Ok(self.last.is_some_and(|(_, came)| !came))
+        Ok(self.unheard > 0)
     }
 
     /// What it has done.
     pub(super) fn finish(mut self) -> Tally {
         self.tally.bytes = self.connection.bytes();
+        self.tally.unheard = self.unheard;
         self.tally
     }
 
@@ -200,7 +209,10 @@ impl<'a> Worker<'a> {
             for tokens in self.tokens.chunks(self.phase.plan.batch) {
                 self.connection.requests().ack_quietly(tokens)?;
             }
-            self.phase.ack(self.tokens.len() as u64, self.phase.now_ns());
+            let jobs = self.tokens.len() as u64;
+            self.acked_ns = self.phase.now_ns();
+            self.unheard += jobs;
+            self.phase.ack(jobs, self.acked_ns);
             self.tokens.clear();
             return Ok(());
         }
@@ -223,6 +235,8 @@ impl<'a> Worker<'a> {
             connection,
             tokens,
             reserves,
+            unheard,
+            acked_ns,
             last,
             tally,
             ..
@@ -248,11 +262,18 @@ impl<'a> Worker<'a> {
                     tally.errors += failures(&outcome);
                     acked += u64::from(outcome.head.count);
                 }
-                Event::NotAcked { outcome } => tally.errors += failures(&outcome),
+                Event::NotAcked { outcome, .. } => {
+                    let failures = failures(&outcome?);
+                    tally.errors += failures;
+                    *unheard = unheard.saturating_sub(failures);
+                    phase.take_back(failures);
+                }
                 Event::Done { request } => {
-                    if let Some((_, came)) = last.as_mut().filter(|(last, _)| *last == request) {
-                        *came = true;
-                        phase.settled(now_ns);
+                    if let Some((_, asked_ns)) = last.filter(|(last, _)| *last == request) {
+                        *unheard = 0;
+                        // Asked behind the last ack, and not when all were known to be on their way, it would have
+                        // come that much sooner.
+                        phase.settled(*acked_ns + now_ns.saturating_sub(asked_ns));
                     }
                 }
                 Event::Refused { error, .. } => return Err(error),

@@ -57,7 +57,8 @@ impl Oracle {
         let is_repeated = |(position, settling): (usize, &Settling)| {
             let job = self.jobs.get(&settling.token.id.0)?;
             let mut before = settlings[..position].iter();
-            let is_known = job.over.is_some()
+            let is_acked = |(_, _, acked): (_, _, Option<u16>)| acked == Some(settling.token.attempt);
+            let is_known = job.over.is_some_and(is_acked)
                 || before.any(|other| other.token == settling.token)
                 || self.may_be_acked(settling, request);
             (settling.verb == Verb::Ack && is_known).then_some(ItemError {
