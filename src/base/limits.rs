@@ -106,6 +106,9 @@ pub const SEGMENTS_SPARE: usize = 4;
 /// otherwise write on its own, at the cost of stalls, and what would be synced in one go while the next segments have to
 /// wait. Where the jobs that are there take less, most of that is over, and goes unsynced.
 pub const UNSYNCED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Log bytes that go by while the older part of a log is emptied, at which the rest is left to the next time: the copies made
+/// until then become durable in one go, and others wait meanwhile.
+pub const SWEEP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What the file beside a log takes at once of what segments told that are gone, in bytes. Where it is more, those
 /// segments go once the log tells it durably.
 pub const ANCHOR_BYTES_MAX: u32 = 256 * 1024;

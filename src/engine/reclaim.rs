@@ -94,7 +94,9 @@ impl Engine {
                 if !self.is_worth_a_sync(reclaim) {
                     return 0;
                 }
-                if !self.anchor_behind(reclaim, sequence, now_ms) && self.durable.sync().is_err() {
+                // A sync ends where somebody is in the middle of a record, which may be before what it is waited for.
+                let is_durable = || self.durable.sync().is_ok() && self.durable.durable() >= until;
+                if !self.anchor_behind(reclaim, sequence, now_ms) && !is_durable() {
                     return 0;
                 }
             }
@@ -280,11 +282,76 @@ pub(super) fn segments_for(bytes: u64, log: &Log) -> usize {
 }
 
 /// Whether the log is about to refuse new jobs, or does so already.
-fn is_short(log: &Log) -> bool {
+pub(super) fn is_short(log: &Log) -> bool {
     log.segments_to_enqueue() <= 2
 }
 
 /// Whether the log is about to refuse hand-outs, or does so already.
 pub(super) fn is_tight(log: &Log) -> bool {
     log.segments_to_hand_out() <= 2
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions};
+    use crate::base::job::JobId;
+    use crate::base::queue::QueueOptions;
+    use crate::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+    use crate::log::{LogPosition, Room};
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    fn push(engine: &Engine, queue: QueueId, payload: &[u8]) -> JobId {
+        let mut builder = EnqueueBuilder::new();
+        builder.push(payload, &JobOptions::default());
+        let mut bytes = Vec::new();
+        builder.write_to(&mut bytes);
+        let batch = EnqueueBatch::parse(1, &bytes).unwrap();
+        let mut reply = EnqueueReply::default();
+        let done = engine.enqueue(queue, &batch, None, RequestId::NONE, NOW_MS, &mut reply);
+        done.unwrap();
+        JobId(reply.ids[0])
+    }
+
+    #[test]
+    fn segments_went_although_what_they_told_stood_behind_a_record_that_was_not_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            directory: Some(directory.path().to_owned()),
+            slots: 4_096,
+            segment_bytes: 64 * 1024,
+            log_bytes_max: 64 * 64 * 1024,
+            ..EngineConfig::default()
+        };
+        let (engine, _) = Engine::open(config, NOW_MS).unwrap();
+        let options = QueueOptions {
+            keep_finished: 0,
+            ..QueueOptions::default()
+        };
+        let queue = engine.create_queue("q", &options, RequestId::NONE, NOW_MS);
+        let (queue, _) = queue.unwrap();
+        let mut over: Vec<JobId> = (0..5).map(|_| push(&engine, queue, &[0; 40_000])).collect();
+        push(&engine, queue, b"stands still");
+        over.extend((0..12).map(|_| push(&engine, queue, &[0; 40_000])));
+        engine.durable.sync().unwrap();
+        let mut items = Vec::new();
+        let cancelled = engine.cancel(&over, RequestId::NONE, NOW_MS, &mut items);
+        cancelled.unwrap();
+        // Somebody is in the middle of a record, and behind it the queue and the copied job are logged again.
+        let claim = engine.durable.claim(64, Room::Settle).unwrap();
+        let mut wanted = LogPosition::NONE;
+        let mut steps = |engine: &Engine| {
+            for _ in 0..20 {
+                engine.log_step(NOW_MS, 64);
+                let pending = engine.reclaim.lock().pending;
+                wanted = pending.map_or(wanted, |(_, until)| until.max(wanted));
+            }
+            (engine.reclaim.lock().cleared, wanted)
+        };
+        let (cleared, wanted) = steps(&engine);
+        assert!(engine.durable.durable() < wanted, "the test is about that");
+        assert_eq!(cleared, 0, "what {wanted} tells is not on the disk");
+        claim.commit(1, 0, NOW_MS, 0);
+        assert!(steps(&engine).0 > 4, "now they go");
+    }
 }

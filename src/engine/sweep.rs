@@ -3,8 +3,8 @@
 //! their copies came to stand in. A segment at a time would have the disk write everything in between, each time.
 
 use super::Engine;
-use super::reclaim::{Reclaim, SLACK_SEGMENTS, is_tight, segments_for};
-use crate::base::limits::SYNC_INTERVAL_MS;
+use super::reclaim::{Reclaim, SLACK_SEGMENTS, is_short, is_tight, segments_for};
+use crate::base::limits::{SWEEP_BYTES_MAX, SYNC_INTERVAL_MS};
 
 /// The shortest and the longest pause behind a sweep, in milliseconds.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = SYNC_INTERVAL_MS / 5..=SYNC_INTERVAL_MS * 7 / 10;
@@ -12,11 +12,16 @@ const PAUSE_MS: std::ops::RangeInclusive<u64> = SYNC_INTERVAL_MS / 5..=SYNC_INTE
 const PART_IN_USE: usize = 4;
 
 /// Where the reclaimer is with that. Times are in milliseconds since the Unix epoch.
+#[derive(Clone, Copy)]
 pub(super) enum Sweep {
     /// The next one does not begin before that time.
     Paused { until_ms: u64 },
-    /// Segments below this are to be emptied.
-    Emptying { below: u32, began_ms: u64 },
+    /// Segments below this are to be emptied, before the tail comes to that one.
+    Emptying {
+        below: u32,
+        tail_max: u32,
+        began_ms: u64,
+    },
     /// What was copied is not durable yet.
     Waiting { began_ms: u64 },
 }
@@ -50,8 +55,8 @@ impl Engine {
             let until_ms = now_ms + pause_ms(now_ms.saturating_sub(began_ms));
             reclaim.sweep = Sweep::Paused { until_ms };
         }
-        let (below, began_ms) = if let Sweep::Emptying { below, began_ms } = reclaim.sweep {
-            (below, began_ms)
+        let emptying = if let Sweep::Emptying { .. } = reclaim.sweep {
+            reclaim.sweep
         } else {
             let at_least = match reclaim.sweep {
                 Sweep::Paused { until_ms } if until_ms <= now_ms => 0,
@@ -65,11 +70,25 @@ impl Engine {
             if !self.has_outgrown(reclaim, at_least) {
                 return false;
             }
-            (self.end_of_older_part(reclaim), now_ms)
+            self.begin_sweep(reclaim, now_ms)
         };
-        let is_sealed = log.segment_info(next).is_some_and(|info| info.sealed);
-        if next < below && is_sealed && self.copy_durable_stragglers(reclaim, next, now_ms) {
-            reclaim.sweep = Sweep::Emptying { below, began_ms };
+        let Sweep::Emptying {
+            below,
+            tail_max,
+            began_ms,
+        } = emptying
+        else {
+            return false;
+        };
+        // An empty one has gone as far as it goes here: it is to be cleared.
+        let holds_jobs = |sequence| {
+            log.segment_info(sequence)
+                .is_some_and(|info| info.sealed && info.live > 0)
+        };
+        let has_room = !is_short(log) && log.tail().sequence() < tail_max;
+        if next < below && has_room && holds_jobs(next) && self.copy_durable_stragglers(reclaim, next, now_ms)
+        {
+            reclaim.sweep = emptying;
             return true;
         }
         reclaim.sweep = Sweep::Waiting { began_ms };
@@ -83,9 +102,18 @@ impl Engine {
         in_use > at_least && in_use > 2 * needed + SLACK_SEGMENTS
     }
 
-    /// The segment behind the older part: what came last is mostly about to be over.
-    fn end_of_older_part(&self, reclaim: &Reclaim) -> u32 {
-        let needed = segments_for(reclaim.tally.live_bytes(), &self.durable);
-        self.durable.tail().sequence().saturating_sub(needed as u32 + 1)
+    /// A sweep up to what came last, which is mostly about to be over. It takes no more than half of the room that new jobs
+    /// have, and ends before its copies are too much for one sync.
+    fn begin_sweep(&self, reclaim: &Reclaim, began_ms: u64) -> Sweep {
+        let log = &self.durable;
+        let needed = segments_for(reclaim.tally.live_bytes(), log) as u32;
+        let tail = log.tail().sequence();
+        let segments_max = (SWEEP_BYTES_MAX / u64::from(log.segment_bytes())) as u32;
+        let segments = segments_max.min(log.segments_to_enqueue() / 2).max(1);
+        Sweep::Emptying {
+            below: tail.saturating_sub(needed + 1),
+            tail_max: tail.saturating_add(segments),
+            began_ms,
+        }
     }
 }

@@ -161,3 +161,53 @@ fn a_power_cut_at_any_call_while_a_log_is_swept_leaves_what_stood_still() {
     }
     assert!(calls > 20, "the sweep made {calls} calls");
 }
+
+#[test]
+fn a_log_was_never_cleared_when_more_than_a_thousand_segments_of_it_were_empty() {
+    for stands in [false, true] {
+        let disk = SimDisk::new(1, SimOptions::default());
+        let mut world = World::with(|config| {
+            config.disk = disk.handle();
+            config.log_bytes_max = 4_000 * 64 * 1024;
+        });
+        let queue = world.create("busy", options());
+        let still = world.create("still", options());
+        if stands {
+            world.push(still, b"x");
+        }
+        for _ in 0..1_200 {
+            world.push(queue, &[0; 60_000]);
+        }
+        world.engine().sync().unwrap();
+        assert_eq!(world.drain(queue).len(), 1_200);
+        let before = first_segment(&world);
+        let mut rests = false;
+        for _ in 0..400 {
+            world.now_ms += 5;
+            rests = world.engine().log_step(world.now_ms, 64) == 0;
+        }
+        let gone = first_segment(&world) - before;
+        assert!(gone > 1_100 && rests, "{gone} segments went; at rest: {rests}");
+    }
+}
+
+#[test]
+fn a_log_with_room_refused_jobs_while_it_was_swept() {
+    let disk = SimDisk::new(1, SimOptions::default());
+    let mut world = World::with(|config| {
+        config.disk = disk.handle();
+        config.slots = 8_192;
+    });
+    let still = world.create("still", options());
+    let queue = world.create("busy", options());
+    for _ in 0..1_100 {
+        world.push(still, &[1; 1_000]);
+    }
+    world.engine().sync().unwrap();
+    for turn in 0..20_000 {
+        world.now_ms += u64::from(turn % 4 == 0);
+        world.push(queue, &[0; 4_000]);
+        assert_eq!(world.ack(world.reserve_one(queue).token), None);
+        step(&world);
+    }
+}
