@@ -28,7 +28,7 @@ mod wire;
 
 use load::{Round, Work};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use table::Contestant;
@@ -146,7 +146,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .join(format!("ackring-peers-{}", std::process::id()));
                 std::fs::create_dir_all(&directory)?;
                 let done = who.round(*work, arguments.time, &directory);
-                std::fs::remove_dir_all(&directory)?;
+                remove(&directory)?;
                 tell(round, work, contestant, &done);
                 match done {
                     Ok(done) => contestant.rounds[index].push(done),
@@ -169,6 +169,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// Removes a peer's data. A child of it, which writes its log anew, may be a little behind it.
+fn remove(directory: &Path) -> io::Result<()> {
+    for _ in 0..50 {
+        match std::fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::fs::remove_dir_all(directory)
 }
 
 fn tell(round: usize, work: &Work, contestant: &Contestant, done: &io::Result<Round>) {
