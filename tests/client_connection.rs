@@ -67,6 +67,15 @@ fn turn(connection: &mut Connection) -> Vec<String> {
     seen
 }
 
+/// Turns until so much has come.
+fn turns(connection: &mut Connection, events: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.len() < events {
+        seen.extend(turn(connection));
+    }
+    seen
+}
+
 #[test]
 fn requests_are_encoded_in_place_and_answers_find_them() {
     for reading in [Reading::Sleeping, Reading::Polling] {
@@ -110,11 +119,7 @@ fn requests_are_encoded_in_place_and_answers_find_them() {
                 peer.refuse(&got[1], ErrorCode::LogFull);
                 peer.outcome(&got[0], &[9, 8, 7, 6], &[]);
             });
-            let mut seen = Vec::new();
-            while seen.len() < 3 {
-                seen.extend(turn(&mut connection));
-            }
-            seen
+            turns(&mut connection, 3)
         });
         assert_eq!(
             answered,
@@ -169,11 +174,7 @@ fn quiet_acks_are_nothing_to_wait_for_and_what_failed_of_them_is_told() {
             peer.refuse(&got[1], ErrorCode::LogFull);
             peer.answer(&got[2], |reply, out| reply.empty(out));
         });
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            seen.extend(turn(&mut connection));
-        }
-        seen
+        turns(&mut connection, 3)
     });
     assert_eq!(
         seen,
@@ -204,10 +205,7 @@ fn a_refused_request_that_came_after_four_thousand_million_was_told_as_nobodys()
                     peer.refuse(&got, ErrorCode::LogFull);
                 }
             });
-            let mut seen = Vec::new();
-            while seen.len() < 3 {
-                seen.extend(turn(&mut connection));
-            }
+            let seen = turns(&mut connection, 3);
             let expected = numbers.map(|number| format!("refused Some({number}) Some(LogFull)"));
             assert_eq!(seen, expected);
         });
@@ -239,11 +237,7 @@ fn jobs_come_by_reserve_and_by_subscription() {
             peer.push(4, 5, &[b"pushed", b"twice"]);
             peer.deliver(&got, 5, &[b"asked-for"]);
         });
-        let mut seen = Vec::new();
-        while seen.len() < 3 {
-            seen.extend(turn(&mut connection));
-        }
-        seen
+        turns(&mut connection, 3)
     });
     assert_eq!(
         seen,

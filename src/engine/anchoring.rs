@@ -45,7 +45,8 @@ impl Engine {
             until,
         };
         let Reclaim { remains, tally, .. } = reclaim;
-        // What has moved since it was logged again is told by the anchor.
+        // What has moved since it was logged again is told by the anchor. What this reach has is forgotten before the anchor
+        // is on the disk: whoever is told `false` syncs all of it, or the log has failed.
         let Ok(due) = self.log_remains(remains, tally, reach, now_ms) else {
             return false;
         };

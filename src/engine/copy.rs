@@ -253,7 +253,7 @@ fn move_note(slot: Slot<'_>, look: &Look, to: LogPosition) {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions, SettleBatch, SettleBuilder};
     use crate::base::job::JobId;
@@ -262,7 +262,7 @@ mod tests {
     use crate::log::LogConfig;
     use zerocopy::FromBytes;
 
-    const NOW_MS: u64 = 1_700_000_000_000;
+    pub(in crate::engine) const NOW_MS: u64 = 1_700_000_000_000;
 
     struct Tokens(Vec<crate::base::job::Token>);
 
@@ -276,7 +276,8 @@ mod tests {
         }
     }
 
-    fn open(directory: &tempfile::TempDir) -> (Engine, QueueId) {
+    /// An engine of few slots and small segments, with a queue that keeps nothing that is over.
+    pub(in crate::engine) fn open(directory: &tempfile::TempDir) -> (Engine, QueueId) {
         let config = EngineConfig {
             directory: Some(directory.path().to_owned()),
             slots: 64,

@@ -295,11 +295,9 @@ pub(super) fn is_tight(log: &Log) -> bool {
 mod tests {
     use crate::base::batch::{EnqueueBatch, EnqueueBuilder, JobOptions};
     use crate::base::job::JobId;
-    use crate::base::queue::QueueOptions;
-    use crate::engine::{Engine, EngineConfig, EnqueueReply, QueueId, RequestId};
+    use crate::engine::copy::tests::{NOW_MS, open};
+    use crate::engine::{Engine, EnqueueReply, QueueId, RequestId};
     use crate::log::{LogPosition, Room};
-
-    const NOW_MS: u64 = 1_700_000_000_000;
 
     fn push(engine: &Engine, queue: QueueId, payload: &[u8]) -> JobId {
         let mut builder = EnqueueBuilder::new();
@@ -316,20 +314,7 @@ mod tests {
     #[test]
     fn segments_went_although_what_they_told_stood_behind_a_record_that_was_not_done() {
         let directory = tempfile::tempdir().unwrap();
-        let config = EngineConfig {
-            directory: Some(directory.path().to_owned()),
-            slots: 4_096,
-            segment_bytes: 64 * 1024,
-            log_bytes_max: 64 * 64 * 1024,
-            ..EngineConfig::default()
-        };
-        let (engine, _) = Engine::open(config, NOW_MS).unwrap();
-        let options = QueueOptions {
-            keep_finished: 0,
-            ..QueueOptions::default()
-        };
-        let queue = engine.create_queue("q", &options, RequestId::NONE, NOW_MS);
-        let (queue, _) = queue.unwrap();
+        let (engine, queue) = open(&directory);
         let mut over: Vec<JobId> = (0..5).map(|_| push(&engine, queue, &[0; 40_000])).collect();
         push(&engine, queue, b"stands still");
         over.extend((0..12).map(|_| push(&engine, queue, &[0; 40_000])));

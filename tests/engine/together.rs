@@ -1,7 +1,7 @@
 //! Requests that came together are carried out at once, and are still each a request of its own.
 
 use crate::world::World;
-use ackring::engine::{Confirmed, EnqueueReply, QueueId, RequestId, Together};
+use ackring::engine::{Confirmed, EnqueueReply, Numbered, QueueId, RequestId, Together};
 use ackring::{
     EnqueueBatch, EnqueueBuilder, ErrorCode, JobId, JobOptions, JobState, QueueOptions, SettleBatch,
     SettleBuilder, Token,
@@ -50,7 +50,8 @@ fn enqueue(
     done.then_some((reply.ids, confirmed))
 }
 
-fn ack(world: &World, requests: &[(u64, &[Token])]) -> bool {
+/// Calls `each` with requests that ack these tokens.
+fn with_acks<R>(requests: &[(u64, &[Token])], each: impl FnOnce(&[Numbered<SettleBatch<'_>>]) -> R) -> R {
     let bytes = requests.iter().map(|(_, tokens)| {
         let mut builder = SettleBuilder::new();
         tokens.iter().for_each(|token| builder.ack(*token, None));
@@ -64,31 +65,28 @@ fn ack(world: &World, requests: &[(u64, &[Token])]) -> bool {
         .zip(&bytes)
         .map(|((number, tokens), bytes)| (*number, SettleBatch::parse(tokens.len(), bytes).unwrap()))
         .collect();
-    let together = Together {
-        session: SESSION,
-        requests: &numbered,
-    };
-    let mut confirmed = Vec::new();
-    world
-        .engine()
-        .ack_together(together, world.now_ms, &mut confirmed)
+    each(&numbered)
+}
+
+fn ack(world: &World, requests: &[(u64, &[Token])]) -> bool {
+    with_acks(requests, |requests| {
+        let together = Together {
+            session: SESSION,
+            requests,
+        };
+        let mut confirmed = Vec::new();
+        world
+            .engine()
+            .ack_together(together, world.now_ms, &mut confirmed)
+    })
 }
 
 /// The same without numbers, each token in a request of its own.
 fn ack_unnumbered(world: &World, tokens: &[Token]) -> bool {
-    let bytes = tokens.iter().map(|token| {
-        let mut builder = SettleBuilder::new();
-        builder.ack(*token, None);
-        let mut bytes = Vec::new();
-        builder.write_to(&mut bytes);
-        bytes
-    });
-    let bytes: Vec<Vec<u8>> = bytes.collect();
-    let requests: Vec<_> = bytes
-        .iter()
-        .map(|bytes| (0, SettleBatch::parse(1, bytes).unwrap()))
-        .collect();
-    world.engine().ack_unnumbered(&requests, world.now_ms)
+    let requests: Vec<(u64, &[Token])> = tokens.chunks(1).map(|one| (0, one)).collect();
+    with_acks(&requests, |requests| {
+        world.engine().ack_unnumbered(requests, world.now_ms)
+    })
 }
 
 fn both(test: impl Fn(World)) {
