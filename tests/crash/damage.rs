@@ -62,7 +62,7 @@ fn a_log_whose_file_was_cut_is_refused_and_salvaged() {
         .write(true)
         .open(&path)
         .unwrap()
-        .set_len(20_000)
+        .set_len(5_000)
         .unwrap();
     expect_refusal(&home, &path, &["corrupt at byte", "--salvage"]);
     expect_salvage(&home, 100..200);
@@ -74,8 +74,8 @@ fn a_log_with_a_bit_flipped_is_refused_and_salvaged() {
     let path = segment(&home, "data", 2);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let mut byte = [0];
-    file.read_exact_at(&mut byte, 30_000).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], 30_000).unwrap();
+    file.read_exact_at(&mut byte, 5_000).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], 5_000).unwrap();
     expect_refusal(&home, &path, &["corrupt at byte", "--salvage"]);
     expect_salvage(&home, 180..200);
 }
