@@ -24,6 +24,18 @@ mod imp {
     /// AcqRel, and knows the one order of all of them as that of fences only.
     #[inline]
     pub(crate) fn model_fence() {}
+
+    /// A small number for each thread, in the order in which they first came here: for what each thread has a place of
+    /// its own for.
+    #[inline]
+    pub(crate) fn thread_index() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static INDEX: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        // A thread that is being torn down may have lost its number; any place serves.
+        INDEX.try_with(|index| *index).unwrap_or(0)
+    }
 }
 
 #[cfg(loom)]
@@ -61,6 +73,11 @@ mod imp {
     /// What two SeqCst accesses are to each other.
     pub(crate) fn model_fence() {
         fence(Ordering::SeqCst);
+    }
+
+    /// Models want threads to meet.
+    pub(crate) fn thread_index() -> usize {
+        0
     }
 }
 

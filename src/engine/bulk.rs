@@ -2,6 +2,7 @@
 
 use super::change::{Cause, Change, ChangeSet, Logged};
 use super::enqueue::not_fresh;
+use super::gate::Closed;
 use super::journal::{ChangeHead, Kind, NUMBERED, Prelude};
 use super::queue::{Queue, QueueId};
 use super::replay::{Begun, RequestId};
@@ -101,11 +102,12 @@ impl Engine {
                 |found| found.map_or(ErrorCode::JobNotFound, |_| ErrorCode::WrongState),
             ),
             None => {
+                let closed = self.slab.gate().close();
                 for number in 0..self.slab.fresh_from() {
                     if set.changes.len() >= limit {
                         break;
                     }
-                    if let Some(before) = self.take_where(number, queue, wanted) {
+                    if let Some(before) = self.take_where(number, queue, &closed, wanted) {
                         self.add_redrive(number, before, now_ms, &mut set);
                     }
                 }
@@ -164,8 +166,9 @@ impl Engine {
             || {
                 count += self.forget_finished(queue, states, now_ms)?;
                 let mut set = ChangeSet::default();
+                let closed = self.slab.gate().close();
                 for number in 0..self.slab.fresh_from() {
-                    if let Some(before) = self.take_where(number, queue, wanted) {
+                    if let Some(before) = self.take_where(number, queue, &closed, wanted) {
                         let fields = self.slab.slot(number).fields();
                         set.changes.push(Change::to(
                             number,
@@ -278,11 +281,12 @@ impl Engine {
     ) {
         let mut order: Vec<usize> = (0..ids.len()).collect();
         let mut patience = Patience::Limited;
+        let closed = self.slab.gate().close();
         loop {
             let mut contended = false;
             for position in &order {
                 let id = ids[*position];
-                match self.take_by_id(id, set, patience, &wanted, &refuse) {
+                match self.take_by_id(id, set, patience, &closed, &wanted, &refuse) {
                     Ok(before) => add(id.slot(), before, set),
                     Err(NotTaken::Refused(code)) => items.push(ItemError {
                         position: *position as u32,
@@ -314,6 +318,7 @@ impl Engine {
         id: JobId,
         set: &ChangeSet<'_>,
         patience: Patience,
+        closed: &Closed<'_>,
         wanted: &impl Fn(StateWord) -> bool,
         refuse: &impl Fn(Option<Phase>) -> ErrorCode,
     ) -> Result<StateWord, NotTaken> {
@@ -340,7 +345,7 @@ impl Engine {
             if !wanted(word) {
                 return refused(Some(word.phase()));
             }
-            if slot.take(word) {
+            if slot.take_closed(word, closed) {
                 return Ok(word);
             }
         }
@@ -352,6 +357,7 @@ impl Engine {
         &self,
         number: u32,
         queue: &Queue,
+        closed: &Closed<'_>,
         wanted: impl Fn(StateWord) -> bool,
     ) -> Option<StateWord> {
         let slot = self.slab.slot(number);
@@ -369,7 +375,7 @@ impl Engine {
             if !wanted(word) {
                 return None;
             }
-            if slot.take(word) {
+            if slot.take_closed(word, closed) {
                 return Some(word);
             }
         }
@@ -401,8 +407,9 @@ impl Engine {
         fence(Ordering::SeqCst);
         let all = |word: StateWord| word.phase().public().is_some() && !word.phase().is_finished();
         let mut set = ChangeSet::default();
+        let closed = self.slab.gate().close();
         for number in 0..self.slab.fresh_from() {
-            if let Some(before) = self.take_where(number, queue, all) {
+            if let Some(before) = self.take_where(number, queue, &closed, all) {
                 let fields = self.slab.slot(number).fields();
                 set.changes.push(Change::to(
                     number,

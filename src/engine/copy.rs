@@ -7,6 +7,7 @@
 use super::Engine;
 use super::change::change_entry;
 use super::deliver::BodyReader;
+use super::gate::Closed;
 use super::journal::{JobHead, Kind};
 use super::reclaim::Reclaim;
 use super::settle::wait_a_little;
@@ -66,6 +67,8 @@ impl Engine {
 struct Copier<'e> {
     engine: &'e Engine,
     log: &'e Log,
+    /// Nobody drops a body in passing while it is moved.
+    closed: Closed<'e>,
     volatile: bool,
     now_ms: u64,
     reader: BodyReader<'e>,
@@ -82,6 +85,7 @@ impl<'e> Copier<'e> {
         Self {
             engine,
             log,
+            closed: engine.slab.gate().close(),
             volatile,
             now_ms,
             reader: BodyReader::new(engine),
@@ -132,7 +136,7 @@ impl<'e> Copier<'e> {
             let Some(copy) = self.append(slot, &look, straggler)? else {
                 continue;
             };
-            if slot.move_body(from, copy.body) {
+            if slot.move_body(from, copy.body, &self.closed) {
                 self.log.release_after(from, 1, copy.end);
                 move_note(slot, &look, copy.note);
             } else {

@@ -150,7 +150,7 @@ impl Engine {
                     if expires_ms > now_ms {
                         return Some(Entry::new(expires_ms, entry.id, watch));
                     }
-                    if slot.take(word) {
+                    if slot.take_mortal(word) {
                         let fields = slot.fields();
                         set.changes.push(Change::to(
                             number,

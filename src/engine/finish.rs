@@ -163,8 +163,9 @@ impl Engine {
         let mut gone = [0u64; 8];
         // Only where not all slots are free then: the handles of some may still stand in a ring.
         let mut free: Option<SmallVec<[u32; 64]>> = None;
+        let passing = self.slab.gate().pass(numbers.len());
         for (at, number) in numbers.iter().enumerate() {
-            let (word, body, is_free) = slots.slot(*number).forget();
+            let (word, body, is_free) = slots.slot(*number).forget(passing.as_ref());
             gone[word.phase() as usize % 8] += 1;
             releases.add(body, word.has(VOLATILE));
             let is_leaked = is_planted(Plant::LeakSlot) && word.phase() == Phase::Cancelled;
@@ -174,6 +175,7 @@ impl Engine {
                 free.push(*number);
             }
         }
+        drop(passing);
         for (phase, count) in gone.iter().enumerate().filter(|(_, count)| **count > 0) {
             queue.counters.left_number(phase, *count);
         }

@@ -11,7 +11,7 @@
 //!                                   └──redrive── dead ◄──┘ attempts used up, or rejected
 //! ```
 //!
-//! A change of a job goes through three steps, always in this order: *take* (its state word by CAS to Busy),
+//! A change of a job goes through three steps, always in this order: *take* (its state word by CAS to Busy; see also `gate`),
 //! *log* (for a batch at once), *publish* (the new state, then its handle where it belongs). So a job's records
 //! stand in the log in the order in which things happened, and nobody sees a change that is not in the log.
 
@@ -34,6 +34,8 @@ mod examine;
 mod expire;
 mod finish;
 mod forget;
+#[doc(hidden)]
+pub mod gate;
 mod generations;
 pub mod journal;
 mod loss;

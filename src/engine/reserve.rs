@@ -215,6 +215,7 @@ impl Engine {
         taken.entries.reserve(handles.len());
         loop {
             let before = taken.entries.len();
+            let passing = self.slab.gate().pass(handles.len());
             // Nearly all are simply there.
             taken.entries.extend(handles.iter().map_while(|number| {
                 let slot = slots.slot(*number);
@@ -222,11 +223,15 @@ impl Engine {
                 if !word.is(Phase::Ready) || slot.expires_ms() != 0 {
                     return None;
                 }
-                let busy = slot.take_popped(word)?;
+                let busy = match &passing {
+                    Some(passing) => slot.take_passing(word, passing),
+                    None => slot.take_popped(word)?,
+                };
                 taken.bytes_room = taken.bytes_room.saturating_sub(slot.body_bytes());
                 taken.durable += usize::from(!word.has(VOLATILE));
                 Some(entry_of(*number, slot, busy, queue, wish))
             }));
+            drop(passing);
             handles = &handles[taken.entries.len() - before..];
             let Some((number, others)) = handles.split_first() else {
                 return !refused;

@@ -7,6 +7,7 @@
 //! is used again, so that the comparison stays valid.
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, ZeroedWords, fence};
+use crate::engine::gate::Gate;
 use crate::engine::slot::{SLOT_WORDS, Slot};
 use crate::engine::word::{Phase, StateWord};
 use crate::ring::SlotPool;
@@ -94,6 +95,7 @@ pub struct Slab {
     words: ZeroedWords,
     slots: u32,
     free: SlotPool,
+    gate: Gate,
     generation_high: AtomicU32,
     /// Generations below this may have been used in any slot before the last start, without a trace.
     generation_floor: u32,
@@ -106,6 +108,7 @@ impl Slab {
             words: ZeroedWords::new(slots as usize * SLOT_WORDS),
             slots,
             free: SlotPool::new(slots),
+            gate: Gate::default(),
             generation_high: AtomicU32::new(0),
             generation_floor: 0,
         }
@@ -114,6 +117,12 @@ impl Slab {
     /// How many slots there are.
     pub fn slots(&self) -> u32 {
         self.slots
+    }
+
+    /// The gate that is passed to change slots by plain stores.
+    #[inline]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// All slots at hand, for a loop over many.

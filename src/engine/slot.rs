@@ -1,10 +1,12 @@
 //! One job in memory: a 64-byte slot. Its state word ([`StateWord`]) says who may touch the rest of it.
 //!
 //! A slot is eight 64-bit words, one cache line. Word 0 is the *state word*; whoever moves it by CAS into
-//! [`Phase::Busy`] owns the other seven until it publishes a new state with Release. Everybody else only reads,
-//! and checks afterwards that the state word has not moved (a sequence lock, Lamport 1977).
+//! [`Phase::Busy`], or by a store where [the gate](super::gate) allows it, owns the other seven until it publishes a new
+//! state with Release. Everybody else only reads, and checks afterwards that the state word has not moved (a sequence
+//! lock, Lamport 1977).
 
 use crate::base::sync::{AtomicU64, Ordering, fence};
+use crate::engine::gate::{Closed, Passing};
 use crate::engine::word::{Phase, StateWord};
 use crate::log::LogPosition;
 
@@ -242,8 +244,9 @@ impl<'a> Slot<'a> {
         self.state() == word && self.at_ms() == at_ms
     }
 
-    /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile.
-    pub fn move_body(self, from: LogPosition, to: LogPosition) -> bool {
+    /// Moves the body to where a copy of it stands, unless it was moved or dropped meanwhile. The gate is closed, for
+    /// the sake of those who [leave](Self::leave_body) it in passing.
+    pub fn move_body(self, from: LogPosition, to: LogPosition, _: &Closed<'_>) -> bool {
         self.words[1]
             .compare_exchange(from.raw(), to.raw(), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -270,6 +273,15 @@ impl<'a> Slot<'a> {
     /// Takes the body away when the job leaves: what the segment's live count goes down by.
     pub fn drop_body(self) -> LogPosition {
         LogPosition::from_raw(self.words[1].swap(0, Ordering::AcqRel))
+    }
+
+    /// As [`drop_body`](Self::drop_body), in passing: nobody moves the body meanwhile.
+    #[inline]
+    pub fn leave_body(self, _: &Passing<'_>) -> LogPosition {
+        let body = self.body();
+        // Relaxed: the state word that follows is stored with Release, and who moves bodies comes by the gate.
+        self.words[1].store(0, Ordering::Relaxed);
+        body
     }
 }
 

@@ -5,9 +5,11 @@
 //! taken out of Ready (cancelled, expired) keeps the mark, since its handle stays in the ring; the slot is not free
 //! before that handle has come out.
 
+use super::gate::{Closed, Passing};
 use super::slab::Slab;
 use super::slot::Slot;
 use super::word::{Phase, QUEUED, StateWord, TURN_MASK};
+use crate::base::sync::{Ordering, fence};
 use crate::log::LogPosition;
 
 /// What a handle that came out of a ready ring stands for.
@@ -20,17 +22,44 @@ pub enum Popped {
 }
 
 impl Slot<'_> {
-    /// Takes the job out of the word: it is Busy then, and the caller owns its fields.
+    /// Takes the job out of the word, which is not Ready: it is Busy then, and the caller owns its fields.
     #[inline]
     pub fn take(self, word: StateWord) -> bool {
+        assert!(!word.is(Phase::Ready), "whoever passes the gate may have it");
+        self.take_any(word)
+    }
+
+    /// As [`take`](Self::take), by one who has not popped the job's handle and has closed the gate, so that it may be
+    /// Ready.
+    pub fn take_closed(self, word: StateWord, _: &Closed<'_>) -> bool {
+        self.take_any(word)
+    }
+
+    /// As [`take`](Self::take), of a job that has a TTL: nobody passes the gate to take such a one.
+    pub fn take_mortal(self, word: StateWord) -> bool {
+        self.take_any(word)
+    }
+
+    fn take_any(self, word: StateWord) -> bool {
         self.exchange(word, word.with_phase(Phase::Busy)).is_ok()
     }
 
     /// Takes a Ready job whose handle the caller has popped, for its next delivery. Returns the new word.
     #[inline]
     pub fn take_popped(self, word: StateWord) -> Option<StateWord> {
-        let busy = word.next_attempt().with_phase(Phase::Busy).without(QUEUED);
+        let busy = popped(word);
         self.exchange(word, busy).is_ok().then_some(busy)
+    }
+
+    /// As [`take_popped`](Self::take_popped), in passing: for a job without a TTL, which nobody takes then but who has
+    /// its handle.
+    #[inline]
+    pub fn take_passing(self, word: StateWord, _: &Passing<'_>) -> StateWord {
+        let busy = popped(word);
+        self.publish(busy);
+        // As in `exchange`: the word before the fields.
+        fence(Ordering::Release);
+        busy
     }
 
     /// Publishes the end of a Busy job. One taken from Ready keeps its QUEUED mark, unless a popper has dropped the
@@ -65,18 +94,18 @@ impl Slot<'_> {
     /// Forgets a job that is over. Only for the one who took its handle out of the retention. Returns the word that
     /// it was over under, the body to be released, and whether the slot is the caller's to give back; if not,
     /// whoever pops the handle does that.
+    ///
+    /// `passing` if the caller passes the gate: then nobody moves the body, and it need not be swapped out.
     #[inline]
-    pub fn forget(self) -> (StateWord, LogPosition, bool) {
-        let mut body = LogPosition::NONE;
+    pub fn forget(self, passing: Option<&Passing<'_>>) -> (StateWord, LogPosition, bool) {
+        // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is one.
+        let body = match passing {
+            Some(passing) => self.leave_body(passing),
+            None => self.drop_body(),
+        };
         loop {
             let word = self.state();
             debug_assert!(word.phase().is_finished(), "{word:?} is not over");
-            // The body goes first: a zombie's slot may be freed and used again by a popper the moment it is one. A
-            // swap, so that a second round finds nothing more to release.
-            let dropped = self.drop_body();
-            if !dropped.is_none() {
-                body = dropped;
-            }
             if !word.has(QUEUED) {
                 // A store does: who takes a job by its id or its place takes none that is over, and a popper only
                 // drops the mark, which is gone.
@@ -115,6 +144,11 @@ impl Slab {
             }
         }
     }
+}
+
+/// The word of a job that is being handed out.
+fn popped(word: StateWord) -> StateWord {
+    word.next_attempt().with_phase(Phase::Busy).without(QUEUED)
 }
 
 /// The word of a free slot: only the generation lives on.

@@ -5,7 +5,7 @@
 //! stops nobody; it only keeps what lies in that shard. No thread owns a shard, so nothing is lost when one
 //! ends.
 
-use crate::base::sync::{AtomicBool, Ordering};
+use crate::base::sync::{AtomicBool, Ordering, thread_index};
 use crate::ring::pause::{Point, point};
 use crossbeam_utils::CachePadded;
 use std::ops::Deref;
@@ -87,20 +87,4 @@ impl<T> Shards<T> {
             Err(_) => None,
         }
     }
-}
-
-/// A small number for each thread, in the order in which they first came here.
-#[cfg(not(loom))]
-fn thread_index() -> usize {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    thread_local! {
-        static INDEX: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-    // A thread that is being torn down may have lost its number; any shard serves.
-    INDEX.try_with(|index| *index).unwrap_or(0)
-}
-
-#[cfg(loom)]
-fn thread_index() -> usize {
-    0
 }

@@ -39,6 +39,9 @@ fn fields(n: u64) -> Fields {
     }
 }
 
+/// So many jobs are worth passing the gate for.
+const MANY: usize = 64;
+
 /// How many slots can be had.
 fn free_slots(slab: &Slab) -> usize {
     let mut numbers = [0; 3];
@@ -142,6 +145,26 @@ fn a_copy_behind_a_settlement_in_the_log_tells_what_the_settlement_did() {
     });
 }
 
+/// As a cancel does: takes the job by its id.
+fn cancel(slab: &Slab, word: StateWord) -> bool {
+    let closed = slab.gate().close();
+    slab.slot(0).take_closed(word, &closed)
+}
+
+/// As a reserve does with many handles that it popped, in passing if it may. Says whether it took the job.
+fn pop_passing(slab: &Slab) -> bool {
+    let Some(passing) = slab.gate().pass(MANY) else {
+        return pop(slab);
+    };
+    let word = slab.slot(0).state();
+    if word.phase() == Phase::Ready {
+        slab.slot(0).take_passing(word, &passing);
+        return true;
+    }
+    drop(passing);
+    pop(slab)
+}
+
 /// As a reserve does with a handle that it popped. Says whether it took the job.
 fn pop(slab: &Slab) -> bool {
     loop {
@@ -165,10 +188,10 @@ fn a_job_cancelled_while_its_handle_is_popped_frees_its_slot_once() {
             thread::spawn(move || pop(&slab))
         };
         // The retention keeps nothing, so the job is forgotten at once.
-        let cancelled = slab.slot(0).take(word);
+        let cancelled = cancel(&slab, word);
         if cancelled {
             slab.slot(0).finish(word.with_phase(Phase::Cancelled));
-            let (_, body, is_free) = slab.slot(0).forget();
+            let (_, body, is_free) = slab.slot(0).forget(None);
             assert_eq!(body, LogPosition::from_raw(1 << 32), "the body is released once");
             if is_free {
                 slab.give(&[0]);
@@ -188,6 +211,71 @@ fn a_job_cancelled_while_its_handle_is_popped_frees_its_slot_once() {
 }
 
 #[test]
+fn a_job_is_taken_by_its_popper_who_passes_the_gate_or_by_who_cancels_it() {
+    model(|| {
+        let (slab, word) = with_job(Phase::Ready, QUEUED);
+        let popper = {
+            let slab = slab.clone();
+            thread::spawn(move || pop_passing(&slab))
+        };
+        let cancelled = cancel(&slab, word);
+        let state = slab.slot(0).state();
+        let (attempt, is_queued) = (state.attempt(), state.has(QUEUED));
+        let taken = popper.join().unwrap();
+        assert!(taken ^ cancelled);
+        if taken {
+            // Who was too late finds it taken, and it stays so.
+            assert_eq!((attempt, is_queued), (1, false));
+            assert_eq!(slab.slot(0).state(), state);
+        } else {
+            assert_eq!(slab.slot(0).state(), word.with_phase(Phase::Busy).without(QUEUED));
+        }
+    });
+}
+
+#[test]
+fn what_is_written_in_passing_is_not_seen_before_the_job_is_taken() {
+    model(|| {
+        let (slab, _) = with_job(Phase::Ready, QUEUED);
+        let popper = {
+            let slab = slab.clone();
+            thread::spawn(move || {
+                assert!(pop_passing(&slab));
+                slab.slot(0).write_changes(&fields(2));
+            })
+        };
+        if let Some((state, found)) = slab.slot(0).snapshot() {
+            assert_eq!((state.phase(), found.at_ms), (Phase::Ready, 1));
+        }
+        popper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_body_that_is_moved_while_its_job_is_forgotten_in_passing_is_released_once_where_it_stands() {
+    let (from, to) = (LogPosition::from_raw(1 << 32), LogPosition::from_raw(9 << 32));
+    model(move || {
+        let (slab, _) = with_job(Phase::Done, 0);
+        let forgetter = {
+            let slab = slab.clone();
+            thread::spawn(move || {
+                let passing = slab.gate().pass(MANY);
+                let (_, body, is_free) = slab.slot(0).forget(passing.as_ref());
+                assert!(is_free);
+                body
+            })
+        };
+        let moved = {
+            let closed = slab.gate().close();
+            slab.slot(0).move_body(from, to, &closed)
+        };
+        let released = forgetter.join().unwrap();
+        assert_eq!(released, if moved { to } else { from });
+        assert!(slab.slot(0).body().is_none());
+    });
+}
+
+#[test]
 fn a_change_taken_back_while_the_handle_is_popped_loses_no_handle() {
     model(|| {
         let (slab, word) = with_job(Phase::Ready, QUEUED);
@@ -197,7 +285,7 @@ fn a_change_taken_back_while_the_handle_is_popped_loses_no_handle() {
             let slab = slab.clone();
             thread::spawn(move || pop(&slab))
         };
-        if slab.slot(0).take(word) && slab.slot(0).restore(word) {
+        if cancel(&slab, word) && slab.slot(0).restore(word) {
             in_ring.fetch_add(1, Ordering::Relaxed);
         }
         let taken = popper.join().unwrap();
@@ -220,7 +308,7 @@ fn two_looks_never_mix_two_owners() {
             let slab = slab.clone();
             thread::spawn(move || {
                 let slot = slab.slot(0);
-                assert!(slot.take(word));
+                assert!(cancel(&slab, word));
                 slot.write_changes(&fields(2));
                 slot.publish(word.next_turn());
             })
@@ -245,7 +333,7 @@ fn the_end_of_a_job_whose_handle_is_in_a_ring_comes_with_its_fields() {
             let slab = slab.clone();
             thread::spawn(move || {
                 let slot = slab.slot(0);
-                assert!(slot.take(word));
+                assert!(cancel(&slab, word));
                 slot.write_changes(&fields(2));
                 slot.finish(word.with_phase(Phase::Cancelled));
             })
@@ -265,7 +353,7 @@ fn a_look_at_a_slot_that_is_used_again_sees_one_job() {
         let writer = {
             let slab = slab.clone();
             thread::spawn(move || {
-                let (_, _, is_free) = slab.slot(0).forget();
+                let (_, _, is_free) = slab.slot(0).forget(None);
                 assert!(is_free);
                 let next = slab.begin(0, 0, 0);
                 slab.slot(0).write(&fields(2));
@@ -296,7 +384,7 @@ fn an_old_token_never_settles_the_next_job_of_its_slot() {
                     return false;
                 }
                 slot.finish(word.with_phase(Phase::Done));
-                let (_, _, is_free) = slab.slot(0).forget();
+                let (_, _, is_free) = slab.slot(0).forget(None);
                 assert!(is_free);
                 let next = slab.begin(0, 0, 0).with_attempt(1);
                 slot.publish(next.with_phase(Phase::Leased));
