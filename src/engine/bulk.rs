@@ -2,7 +2,7 @@
 
 use super::change::{Cause, Change, ChangeSet, Logged};
 use super::enqueue::not_fresh;
-use super::gate::Closed;
+use super::gate::Closing;
 use super::journal::{ChangeHead, Kind, NUMBERED, Prelude};
 use super::queue::{Queue, QueueId};
 use super::replay::{Begun, RequestId};
@@ -102,12 +102,12 @@ impl Engine {
                 |found| found.map_or(ErrorCode::JobNotFound, |_| ErrorCode::WrongState),
             ),
             None => {
-                let closed = self.slab.gate().close();
+                let mut closing = self.slab.gate().closing();
                 for number in 0..self.slab.fresh_from() {
                     if set.changes.len() >= limit {
                         break;
                     }
-                    if let Some(before) = self.take_where(number, queue, &closed, wanted) {
+                    if let Some(before) = self.take_where(number, queue, &mut closing, wanted) {
                         self.add_redrive(number, before, now_ms, &mut set);
                     }
                 }
@@ -166,9 +166,9 @@ impl Engine {
             || {
                 count += self.forget_finished(queue, states, now_ms)?;
                 let mut set = ChangeSet::default();
-                let closed = self.slab.gate().close();
+                let mut closing = self.slab.gate().closing();
                 for number in 0..self.slab.fresh_from() {
-                    if let Some(before) = self.take_where(number, queue, &closed, wanted) {
+                    if let Some(before) = self.take_where(number, queue, &mut closing, wanted) {
                         let fields = self.slab.slot(number).fields();
                         set.changes.push(Change::to(
                             number,
@@ -184,6 +184,7 @@ impl Engine {
                         self.purge_all_but_last(&mut set, now_ms)?;
                     }
                 }
+                drop(closing);
                 let confirmed = if set.is_empty() && count > 0 {
                     self.note_done(queue, request, now_ms)?
                 } else {
@@ -281,12 +282,12 @@ impl Engine {
     ) {
         let mut order: Vec<usize> = (0..ids.len()).collect();
         let mut patience = Patience::Limited;
-        let closed = self.slab.gate().close();
+        let mut closing = self.slab.gate().closing();
         loop {
             let mut contended = false;
             for position in &order {
                 let id = ids[*position];
-                match self.take_by_id(id, set, patience, &closed, &wanted, &refuse) {
+                match self.take_by_id(id, set, patience, &mut closing, &wanted, &refuse) {
                     Ok(before) => add(id.slot(), before, set),
                     Err(NotTaken::Refused(code)) => items.push(ItemError {
                         position: *position as u32,
@@ -318,7 +319,7 @@ impl Engine {
         id: JobId,
         set: &ChangeSet<'_>,
         patience: Patience,
-        closed: &Closed<'_>,
+        closing: &mut Closing<'_>,
         wanted: &impl Fn(StateWord) -> bool,
         refuse: &impl Fn(Option<Phase>) -> ErrorCode,
     ) -> Result<StateWord, NotTaken> {
@@ -345,7 +346,7 @@ impl Engine {
             if !wanted(word) {
                 return refused(Some(word.phase()));
             }
-            if slot.take_closed(word, closed) {
+            if slot.take_closing(word, closing) {
                 return Ok(word);
             }
         }
@@ -357,7 +358,7 @@ impl Engine {
         &self,
         number: u32,
         queue: &Queue,
-        closed: &Closed<'_>,
+        closing: &mut Closing<'_>,
         wanted: impl Fn(StateWord) -> bool,
     ) -> Option<StateWord> {
         let slot = self.slab.slot(number);
@@ -375,7 +376,7 @@ impl Engine {
             if !wanted(word) {
                 return None;
             }
-            if slot.take_closed(word, closed) {
+            if slot.take_closing(word, closing) {
                 return Some(word);
             }
         }
@@ -407,9 +408,9 @@ impl Engine {
         fence(Ordering::SeqCst);
         let all = |word: StateWord| word.phase().public().is_some() && !word.phase().is_finished();
         let mut set = ChangeSet::default();
-        let closed = self.slab.gate().close();
+        let mut closing = self.slab.gate().closing();
         for number in 0..self.slab.fresh_from() {
-            if let Some(before) = self.take_where(number, queue, &closed, all) {
+            if let Some(before) = self.take_where(number, queue, &mut closing, all) {
                 let fields = self.slab.slot(number).fields();
                 set.changes.push(Change::to(
                     number,
@@ -425,6 +426,7 @@ impl Engine {
                 set.clear();
             }
         }
+        drop(closing);
         self.apply(&set, now_ms);
         self.trim_finished(queue, 0);
         self.drop_stale(queue);

@@ -7,7 +7,7 @@
 use super::Engine;
 use super::change::change_entry;
 use super::deliver::BodyReader;
-use super::gate::Closed;
+use super::gate::Closing;
 use super::journal::{JobHead, Kind};
 use super::reclaim::Reclaim;
 use super::settle::wait_a_little;
@@ -68,7 +68,7 @@ struct Copier<'e> {
     engine: &'e Engine,
     log: &'e Log,
     /// Nobody drops a body in passing while it is moved.
-    closed: Closed<'e>,
+    closing: Closing<'e>,
     volatile: bool,
     now_ms: u64,
     reader: BodyReader<'e>,
@@ -85,7 +85,7 @@ impl<'e> Copier<'e> {
         Self {
             engine,
             log,
-            closed: engine.slab.gate().close(),
+            closing: engine.slab.gate().closing(),
             volatile,
             now_ms,
             reader: BodyReader::new(engine),
@@ -136,7 +136,7 @@ impl<'e> Copier<'e> {
             let Some(copy) = self.append(slot, &look, straggler)? else {
                 continue;
             };
-            if slot.move_body(from, copy.body, &self.closed) {
+            if slot.move_body(from, copy.body, self.closing.closed()) {
                 self.log.release_after(from, 1, copy.end);
                 move_note(slot, &look, copy.note);
             } else {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::counters::Event;
+use super::gate::PASSING_MAX;
 use super::queue::{Queue, QueueId};
 use super::slot::Slot;
 use super::word::{Phase, StateWord, VOLATILE};
@@ -163,8 +164,13 @@ impl Engine {
         let mut gone = [0u64; 8];
         // Only where not all slots are free then: the handles of some may still stand in a ring.
         let mut free: Option<SmallVec<[u32; 64]>> = None;
-        let passing = self.slab.gate().pass(numbers.len());
+        let mut passing = None;
         for (at, number) in numbers.iter().enumerate() {
+            if at.is_multiple_of(PASSING_MAX) {
+                // Let go first: whoever waits for it may be next.
+                drop(passing.take());
+                passing = self.slab.gate().pass(numbers.len() - at);
+            }
             let (word, body, is_free) = slots.slot(*number).forget(passing.as_ref());
             gone[word.phase() as usize % 8] += 1;
             releases.add(body, word.has(VOLATILE));

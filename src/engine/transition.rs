@@ -5,7 +5,7 @@
 //! taken out of Ready (cancelled, expired) keeps the mark, since its handle stays in the ring; the slot is not free
 //! before that handle has come out.
 
-use super::gate::{Closed, Passing};
+use super::gate::{Closing, Passing};
 use super::slab::Slab;
 use super::slot::Slot;
 use super::word::{Phase, QUEUED, StateWord, TURN_MASK};
@@ -29,14 +29,21 @@ impl Slot<'_> {
         self.take_any(word)
     }
 
-    /// As [`take`](Self::take), by one who has not popped the job's handle and has closed the gate, so that it may be
-    /// Ready.
-    pub fn take_closed(self, word: StateWord, _: &Closed<'_>) -> bool {
+    /// As [`take`](Self::take), of a job that may be Ready, by one who has not popped its handle: closes the gate then.
+    pub fn take_closing(self, word: StateWord, closing: &mut Closing<'_>) -> bool {
+        if word.is(Phase::Ready) {
+            closing.closed();
+        }
         self.take_any(word)
     }
 
     /// As [`take`](Self::take), of a job that has a TTL: nobody passes the gate to take such a one.
     pub fn take_mortal(self, word: StateWord) -> bool {
+        debug_assert_ne!(
+            self.expires_ms(),
+            0,
+            "a job without a TTL is taken behind the gate"
+        );
         self.take_any(word)
     }
 
@@ -55,6 +62,10 @@ impl Slot<'_> {
     /// its handle.
     #[inline]
     pub fn take_passing(self, word: StateWord, _: &Passing<'_>) -> StateWord {
+        debug_assert!(
+            word.is(Phase::Ready) && self.expires_ms() == 0,
+            "nobody else takes it"
+        );
         let busy = popped(word);
         self.publish(busy);
         // As in `exchange`: the word before the fields.

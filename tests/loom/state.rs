@@ -33,7 +33,6 @@ fn fields(n: u64) -> Fields {
         body: LogPosition::from_raw(n << 32),
         at_ms: n,
         enqueued_ms: n,
-        expires_ms: n,
         note: LogPosition::from_raw(n),
         ..Fields::default()
     }
@@ -147,8 +146,7 @@ fn a_copy_behind_a_settlement_in_the_log_tells_what_the_settlement_did() {
 
 /// As a cancel does: takes the job by its id.
 fn cancel(slab: &Slab, word: StateWord) -> bool {
-    let closed = slab.gate().close();
-    slab.slot(0).take_closed(word, &closed)
+    slab.slot(0).take_closing(word, &mut slab.gate().closing())
 }
 
 /// As a reserve does with many handles that it popped, in passing if it may. Says whether it took the job.
@@ -230,6 +228,65 @@ fn a_job_is_taken_by_its_popper_who_passes_the_gate_or_by_who_cancels_it() {
         } else {
             assert_eq!(slab.slot(0).state(), word.with_phase(Phase::Busy).without(QUEUED));
         }
+    });
+}
+
+#[test]
+fn a_job_whose_cancelling_is_taken_back_while_it_is_popped_in_passing_loses_no_handle() {
+    model(|| {
+        let (slab, word) = with_job(Phase::Ready, QUEUED);
+        let popper = {
+            let slab = slab.clone();
+            thread::spawn(move || pop_passing(&slab))
+        };
+        // Who takes it back puts the handle into the ring again where it was dropped meanwhile.
+        let again = cancel(&slab, word) && slab.slot(0).restore(word);
+        let taken = popper.join().unwrap();
+        let state = slab.slot(0).state();
+        assert!(taken ^ again, "the job has one handle, or one worker");
+        let expected = if taken { Phase::Busy } else { Phase::Ready };
+        assert_eq!((state.phase(), state.has(QUEUED)), (expected, !taken));
+    });
+}
+
+#[test]
+fn the_gate_stays_closed_until_the_last_who_closed_it_is_gone() {
+    model(|| {
+        let (slab, word) = with_job(Phase::Ready, QUEUED);
+        let popper = {
+            let slab = slab.clone();
+            thread::spawn(move || pop_passing(&slab))
+        };
+        let (first, second) = (slab.gate().close(), slab.gate().close());
+        drop(first);
+        let cancelled = cancel(&slab, word);
+        drop(second);
+        assert!(popper.join().unwrap() ^ cancelled);
+    });
+}
+
+#[test]
+fn a_job_forgotten_in_passing_while_its_handle_is_popped_frees_its_slot_once() {
+    model(|| {
+        let (slab, _) = with_job(Phase::Cancelled, QUEUED);
+        let popper = {
+            let slab = slab.clone();
+            thread::spawn(move || pop_passing(&slab))
+        };
+        let passing = slab.gate().pass(MANY);
+        let (_, body, is_free) = slab.slot(0).forget(passing.as_ref());
+        drop(passing);
+        assert_eq!(body, LogPosition::from_raw(1 << 32), "the body is released once");
+        if is_free {
+            slab.give(&[0]);
+        }
+        assert!(!popper.join().unwrap());
+        assert_eq!(free_slots(&slab), 1);
+        // The next job of the slot is whole.
+        let next = slab.begin(0, 0, 0);
+        slab.slot(0).write(&fields(2));
+        slab.slot(0).publish(next.with_phase(Phase::Ready));
+        assert_eq!(slab.slot(0).snapshot().unwrap().1, fields(2));
     });
 }
 
