@@ -112,6 +112,9 @@ pub const SWEEP_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What the file beside a log takes at once of what segments told that are gone, in bytes. Where it is more, those
 /// segments go once the log tells it durably.
 pub const ANCHOR_BYTES_MAX: u32 = 256 * 1024;
+/// Log bytes of definitions that are copied together, in one claim: what others commit behind it counts as theirs only once
+/// the claim is through.
+pub const CARRY_BYTES_MAX: usize = 16 * 1024;
 /// Pause before a segment is made again after the disk was full or the system refused it, in milliseconds.
 pub const SEGMENT_RETRY_MS: u64 = 1_000;
 /// Bytes after which a segment in memory is left for the next one while few are in use, so that those few go round in

@@ -201,6 +201,8 @@ impl Engine {
         }
         body.extend_from_slice(&codec::encode(record));
         let flags = if request.is_numbered() { NUMBERED } else { 0 };
+        // Until the queue is marked: its record before must not be copied behind this one.
+        let _redefining = self.registry.redefine();
         // A queue that is there must be paused, resumed and deleted in a full log too: nobody could empty it otherwise.
         let room = if queue.defined_at().is_none() {
             Room::Enqueue

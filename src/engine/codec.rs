@@ -78,6 +78,13 @@ pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
     out.resize(total, 0);
 }
 
+/// The number of the queue that a [`QueueRecord`] tells of, and nothing else of it.
+pub fn queue_index(body: &[u8]) -> Option<u32> {
+    let (bytes, _) = crate::base::batch::split_note(body)?;
+    let index = bincode::decode_from_slice(bytes, config());
+    index.ok().map(|(index, _)| index)
+}
+
 /// Decodes what [`encode`] wrote; `None` for anything else.
 pub fn decode<T: Decode<()>>(body: &[u8]) -> Option<T> {
     let (bytes, _) = crate::base::batch::split_note(body)?;
@@ -128,7 +135,9 @@ mod tests {
             index: u32, name in "[a-z]{1,128}", options in options(), paused: bool, deleted: bool,
             events: Option<[u64; 10]>,
         ) {
-            stands(QueueRecord { index, name, options, paused, deleted, events })?;
+            let record = QueueRecord { index, name, options, paused, deleted, events };
+            prop_assert_eq!(queue_index(&encode(&record)), Some(index));
+            stands(record)?;
         }
 
         #[test]

@@ -57,6 +57,20 @@ impl Definitions {
         self.told.push(Told { at, end, events });
     }
 
+    /// The record at `from` was copied to between `at` and `end`, and what stands up to there is about to go.
+    pub(super) fn carry(&mut self, from: LogPosition, at: LogPosition, end: LogPosition) {
+        // One that a definition came behind meanwhile may be gone from here, which says less than there is.
+        let Some(index) = self.told.iter().position(|told| told.at == from) else {
+            return;
+        };
+        let gone = &self.told[..=index];
+        let latest = gone.iter().rev().find_map(|told| told.events);
+        self.events = latest.unwrap_or(self.events);
+        let events = self.told[index].events;
+        self.told.drain(..index);
+        self.told[0] = Told { at, end, events };
+    }
+
     /// Segments up to `sequence` are about to go. Says whether no other tells of the queue.
     pub(super) fn pass(&mut self, sequence: u32) -> bool {
         let is_gone = |at: LogPosition| at.sequence() <= sequence;
@@ -130,6 +144,24 @@ mod tests {
         assert!(definitions.pass(9));
         definitions.tell(at(12), end(12), Some([4; 10]));
         assert_eq!(definitions.needed(9, end(9)).unwrap().events, [3; 10]);
+    }
+
+    #[test]
+    fn a_record_that_was_copied_is_told_of_at_its_new_place() {
+        let mut definitions = Definitions::default();
+        definitions.defined(at(2), end(2), None);
+        definitions.tell(at(3), end(3), Some([3; 10]));
+        definitions.carry(at(3), at(9), end(9));
+        // Said twice it is the same.
+        definitions.carry(at(3), at(9), end(9));
+        assert!(!definitions.pass(8));
+        let needed = definitions.needed(8, at(9)).unwrap();
+        assert_eq!((needed.until, needed.events), (end(9), [3; 10]));
+        assert!(definitions.needed(8, end(9)).is_none());
+        definitions.defined(at(10), end(10), Some(record(false)));
+        assert!(!definitions.pass(9));
+        let needed = definitions.needed(9, at(10)).unwrap();
+        assert_eq!((needed.older, needed.events), (Some(record(false)), [3; 10]));
     }
 
     #[test]

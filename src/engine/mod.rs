@@ -19,6 +19,7 @@ mod admin;
 mod admit;
 mod anchoring;
 mod bulk;
+mod carry;
 mod census;
 mod change;
 mod codec;
@@ -44,6 +45,7 @@ mod loss_report;
 pub mod moved;
 mod open;
 mod pending_key;
+mod places;
 mod purged;
 #[doc(hidden)]
 pub mod queue;

@@ -43,6 +43,14 @@ impl Moved {
         fence(Ordering::SeqCst);
         numbers
     }
+
+    /// Whether that queue has moved since it was taken last. What changed it before it was found not to have is what whoever
+    /// took it has seen.
+    #[inline]
+    pub fn has(&self, number: u32) -> bool {
+        let word = self.words.get((number / 64) as usize);
+        word.is_none_or(|word| word.load(Ordering::SeqCst) & 1 << (number % 64) != 0)
+    }
 }
 
 /// A queue's bit.

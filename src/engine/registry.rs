@@ -5,7 +5,7 @@ use crate::base::limits::QUEUES_MAX;
 use crate::base::queue::{QueueOptions, check_queue_name};
 use crate::engine::moved::{Mark, Moved};
 use crate::engine::queue::{Queue, QueueId};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +15,8 @@ pub struct Registry {
     chunks: Box<[OnceLock<Chunk>]>,
     names: RwLock<Names>,
     moved: Arc<Moved>,
+    /// Shared by those who log definitions that come into force; whoever copies records of definitions has it alone.
+    definitions: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -35,7 +37,24 @@ impl Registry {
             chunks: (0..QUEUES_MAX.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect(),
             names: RwLock::new(Names::default()),
             moved: Arc::default(),
+            definitions: RwLock::new(()),
         }
+    }
+
+    /// Held from before a definition that comes into force is logged until its queue is marked as moved.
+    pub fn redefine(&self) -> RwLockReadGuard<'_, ()> {
+        self.definitions.read()
+    }
+
+    /// While this is held no other definition comes into force; `None` where one is just about to.
+    pub fn keep_definitions(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.definitions.try_write()
+    }
+
+    /// Whether the queue of that number has moved since it was [taken](Self::take_moved) last.
+    #[inline]
+    pub fn has_moved(&self, id: QueueId) -> bool {
+        self.moved.has(id.0)
     }
 
     /// The queue of that number, deleted or not; `None` where there never was one.

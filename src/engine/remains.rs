@@ -5,7 +5,7 @@
 
 use super::codec::{self, KeyRecord, SessionRecord};
 use super::journal::Kind;
-use super::tally::Tally;
+use super::tally::{Tally, Untold};
 use super::{Engine, admin};
 use crate::base::limits::ANCHOR_BYTES_MAX;
 use crate::log::{LogError, LogPosition, Room, Statement};
@@ -49,6 +49,7 @@ impl Reach {
 }
 
 /// What the log must tell, durably, before segments go.
+#[derive(Default)]
 pub(super) struct Due {
     /// It does once it is durable up to there; none where nothing depends on it.
     pub(super) until: LogPosition,
@@ -60,7 +61,7 @@ pub(super) struct Due {
 }
 
 impl Due {
-    fn say(&mut self, kind: Kind, body: Vec<u8>) {
+    pub(super) fn say(&mut self, kind: Kind, body: Vec<u8>) {
         self.bytes += body.len();
         self.is_cut |= self.bytes > ANCHOR_BYTES_MAX as usize;
         if !self.is_cut {
@@ -109,12 +110,7 @@ impl Engine {
     ) -> Result<Due, LogError> {
         let sequence = reach.behind;
         remains.forget(reach);
-        let mut due = Due {
-            until: LogPosition::NONE,
-            statements: Vec::new(),
-            is_cut: false,
-            bytes: 0,
-        };
+        let mut due = Due::default();
         if let Some((high, end)) = self.repeat_generations(sequence, now_ms)?
             && !reach.has(end)
         {
@@ -168,7 +164,9 @@ impl Engine {
         let (sequence, durable) = (reach.behind, reach.until);
         tally.look(&self.registry);
         let mut body = Vec::new();
-        for id in tally.untold(sequence, durable) {
+        let Untold { still, mut others } = tally.untold(sequence, durable);
+        others.extend(self.carry_definitions(still, due, tally, now_ms)?);
+        for id in others {
             let Some(queue) = self.registry.get(id) else {
                 continue;
             };
@@ -176,6 +174,10 @@ impl Engine {
             let mut definitions = queue.definition.lock();
             if queue.is_deleted() {
                 continue;
+            }
+            if let Some(carried) = tally.carried(id) {
+                definitions.carry(carried.from, carried.at, carried.end);
+                queue.set_defined_at(carried.at);
             }
             let events = queue.counters.events();
             let sum = events.iter().sum();

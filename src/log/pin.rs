@@ -2,7 +2,7 @@
 
 use crate::log::header::SEGMENT_HEADER_LEN;
 use crate::log::position::LogPosition;
-use crate::log::record::Recovered;
+use crate::log::record::{HEADER_LEN, Recovered, check_record};
 use crate::log::segment::Segment;
 
 /// Keeps a segment's bytes where they are while it lives.
@@ -55,6 +55,15 @@ impl<'a> Pin<'a> {
             now_ms: record.header.now_ms.get(),
             body: record.body,
         })
+    }
+
+    /// As [`record`](Self::record), if its checksum is right.
+    pub fn whole_record(&self, position: LogPosition) -> Option<Recovered<'_>> {
+        let record = self.record(position)?;
+        let len = HEADER_LEN + record.body.len();
+        let bytes = self.bytes(position, len)?;
+        check_record(bytes, position, self.segment.epoch()).ok()?;
+        Some(record)
     }
 }
 

@@ -137,6 +137,52 @@ fn a_request_whose_record_a_power_cut_takes_is_not_said_to_have_been_applied_by_
     is_as_it_was(&world);
 }
 
+/// Few enough to be told by an anchor, and more than that.
+#[test]
+fn queues_that_stand_still_outlive_the_segments_that_told_of_them() {
+    for queues in [40, 3_000] {
+        let disk = SimDisk::new(8, SimOptions::default());
+        let mut world = on(&disk);
+        world.create("busy", options());
+        let name = |number: u32| format!("{number:0100}");
+        for number in 0..queues {
+            let queue = world.create(&name(number), options());
+            if number % 7 == 0 {
+                world
+                    .engine()
+                    .pause(queue, RequestId::NONE, world.now_ms)
+                    .unwrap();
+            }
+        }
+        world.engine().sync().unwrap();
+        for round in 0..4 {
+            let before = first_segment(&world);
+            go_round(&world);
+            // What an anchor does not take waits for the disk.
+            world.engine().sync().unwrap();
+            go_round(&world);
+            assert!(
+                first_segment(&world) > before + 2,
+                "{queues}: nothing went in round {round}"
+            );
+            world.crash_with(|| disk.crash_power_losing_all());
+            for number in 0..queues {
+                let queue = world.engine().find_queue(&name(number)).unwrap();
+                let stats = world.engine().queue_stats(queue).unwrap();
+                assert_eq!(
+                    stats.paused,
+                    number % 7 == 0,
+                    "{queues}: queue {number} in round {round}"
+                );
+                assert_eq!(
+                    stats.options.max_attempts, 7,
+                    "{queues}: queue {number} in round {round}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn counts_of_a_queue_never_exceed_what_happened_though_what_told_of_them_went_unsynced() {
     for (seed, keeps) in [(4, false), (5, true)] {

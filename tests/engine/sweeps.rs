@@ -136,6 +136,55 @@ fn jobs_that_stand_still_had_the_disk_write_all_that_went_round() {
     are_handed_out_whole(&world, "behind two");
 }
 
+/// Definitions of queues that stand still are copied from round to round; what changes in between holds all the same.
+#[test]
+fn a_queue_that_changes_between_rounds_is_as_it_was_made_last() {
+    for end in 0..3 {
+        let disk = SimDisk::new(1, SimOptions::default());
+        let (mut world, jobs) = outgrown(&disk);
+        let mut paused = Vec::new();
+        for round in 0..6 {
+            // One changes before what it told of goes, and one behind that.
+            let mut change = |number: u32| {
+                let queue = world.queue(&name(number));
+                world
+                    .engine()
+                    .pause(queue, RequestId::NONE, world.now_ms)
+                    .unwrap();
+                paused.push(number);
+            };
+            change(10 * round);
+            (0..30).for_each(|_| step(&world));
+            change(10 * round + 5);
+            assert!(world.engine().is_tally_right());
+            if round % 2 == 0 {
+                world.engine().sync().unwrap();
+            }
+            fill(&world, 1_800);
+            world.now_ms += 1_000;
+            if round == 3 {
+                world.crash_with(|| disk.crash_kill());
+            }
+        }
+        (0..30).for_each(|_| step(&world));
+        world.engine().sync().unwrap();
+        let say = format!("end {end}");
+        world.crash_with(|| match end {
+            0 => disk.crash_power_losing_all(),
+            1 => disk.crash_power(),
+            _ => disk.crash_kill(),
+        });
+        stand_as_they_stood(&world, &jobs, &say);
+        for number in 0..QUEUES {
+            let queue = world.queue(&name(number));
+            let is_paused = world.engine().queue_stats(queue).unwrap().paused;
+            assert_eq!(is_paused, paused.contains(&number), "{say}: queue {number}");
+        }
+        let again = world.create(&name(1), options());
+        assert_eq!(again, world.queue(&name(1)), "{say}: other options");
+    }
+}
+
 #[test]
 fn a_power_cut_at_any_call_while_a_log_is_swept_leaves_what_stood_still() {
     let mut calls = 1;
