@@ -49,8 +49,8 @@ impl Oracle {
         }
     }
 
-    /// A quiet settlement that was sent at `sent` was applied, or it would have been answered. Repeated acks are not
-    /// told from others that way.
+    /// A quiet settlement that was sent at `sent` was applied, or it would have been answered: a kill takes it no more.
+    /// Repeated acks are not told from others that way.
     pub fn applied_quietly(&mut self, request: RequestRef, conn: ConnRef, sent: (Event, u64)) {
         self.counts.quiet += 1;
         let settlings = self.requests[request].ask.settlings().to_vec();
@@ -68,7 +68,7 @@ impl Oracle {
         };
         let items = settlings.iter().enumerate().filter_map(is_repeated).collect();
         let head = OutcomeHead {
-            level: Some(Durability::Memory),
+            level: Some(Durability::Written),
             replayed: false,
             count: settlings.len() as u32,
         };
