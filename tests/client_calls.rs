@@ -208,6 +208,108 @@ fn quiet_acks_wait_for_nothing_and_are_as_many_requests_as_they_have_to_be() {
     );
 }
 
+/// So many quiet acks, in one request of a quarter of a MiB.
+fn many_acks() -> Vec<Token> {
+    vec![TOKEN; limits::BATCH_JOBS_MAX]
+}
+
+/// A client that has heard from the server: quiet acks are refused where no connection is in use yet.
+fn connect_and_ping(fake: &Fake, config: ClientConfig) -> (Client, Peer) {
+    let (client, mut peer) = fake.connect(config);
+    thread::scope(|scope| {
+        let pinged = scope.spawn(|| client.ping());
+        let ping = peer.request();
+        peer.answer(&ping, |reply, out| reply.empty(out));
+        pinged.join().unwrap().unwrap();
+    });
+    (client, peer)
+}
+
+/// Reads so many of those requests.
+fn take_acks(peer: &mut Peer, requests: usize) {
+    for _ in 0..requests {
+        let acks = peer.request();
+        let Request::Settle { batch, .. } = acks.decode() else {
+            panic!("an ack")
+        };
+        assert_eq!(batch.count(), limits::BATCH_JOBS_MAX);
+    }
+}
+
+#[test]
+fn what_a_server_did_not_read_piled_up_without_limit_while_somebody_was_writing() {
+    // More than the sockets hold between the two, and what may wait for them.
+    const BYTES_MAX: usize = 256 * 1024 * 1024;
+    let fake = Fake::new();
+    let config = ClientConfig {
+        request_timeout: Duration::from_secs(3),
+        heartbeat: Duration::ZERO,
+        ..fake.config()
+    };
+    let (client, mut peer) = connect_and_ping(&fake, config);
+    let acks = many_acks();
+    let requests_max = BYTES_MAX / (acks.len() * 16) / 4;
+    let ack = || {
+        let failed =
+            (0..requests_max).find_map(|sent| client.ack_quietly(&acks).err().map(|why| (sent, why)));
+        let (sent, why) = failed.expect("nobody reads, so this comes to an end");
+        assert!(matches!(why, ClientError::Timeout(3000)), "{why}");
+        sent
+    };
+    let sent: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(ack)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    // What was taken comes once somebody reads, and nothing else.
+    take_acks(&mut peer, sent);
+    client.ack_quietly(&[TOKEN]).unwrap();
+    let last = peer.request();
+    let Request::Settle { batch, .. } = last.decode() else {
+        panic!("the last ack")
+    };
+    assert_eq!(batch.count(), 1);
+}
+
+#[test]
+fn whoever_waits_for_a_server_that_is_behind_goes_on_when_it_reads() {
+    const THREADS: usize = 4;
+    const REQUESTS: usize = 64;
+    let fake = Fake::new();
+    let (client, mut peer) = connect_and_ping(&fake, fake.config());
+    let acks = many_acks();
+    let ack = || (0..REQUESTS).for_each(|_| client.ack_quietly(&acks).unwrap());
+    thread::scope(|scope| {
+        (0..THREADS).for_each(|_| drop(scope.spawn(ack)));
+        take_acks(&mut peer, THREADS * REQUESTS);
+    });
+}
+
+#[test]
+fn who_waits_for_room_does_not_wait_for_a_connection_that_is_gone() {
+    let fake = Fake::new();
+    let (client, peer) = connect_and_ping(&fake, fake.config());
+    drop(fake);
+    let acks = many_acks();
+    let (broken, heard) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let (client, acks, broken) = (&client, &acks, broken.clone());
+            scope.spawn(move || {
+                let why = (0..).find_map(|sent| {
+                    if sent == 4 {
+                        broken.send(()).unwrap();
+                    }
+                    client.ack_quietly(acks).err()
+                });
+                assert!(matches!(why, Some(ClientError::NoConnection { .. })), "{why:?}");
+            });
+        }
+        drop(broken);
+        heard.recv().unwrap();
+        peer.hang_up();
+    });
+}
+
 #[test]
 fn each_class_of_refusal_is_an_error_of_its_own() {
     let fake = Fake::new();

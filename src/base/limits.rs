@@ -168,6 +168,9 @@ pub const RECEIVE_BYTES_EACH: usize = 64 * 1024;
 pub const RECEIVE_BYTES_DEFAULT: usize = 1024 * 1024 * 1024;
 /// Bytes waiting to be written to one connection before its requests are left unread.
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that a client's threads may leave for the one that is writing, before the next ones wait until it has come that
+/// far. Exceeded by at most one request of each thread.
+pub const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waiting reserves and subscriptions of one connection.
 pub const WAITERS_PER_CONNECTION_MAX: usize = 256;
 /// Time for a new connection to say HELLO, in milliseconds.

@@ -192,7 +192,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// `NoConnection` while there is none, so that nothing was sent; `Closed`.
+    /// `NoConnection` while there is none, so that nothing was sent; `Timeout` when the server has not read within the
+    /// request timeout what others sent before, so that nothing was; `Closed`.
     pub fn ack_quietly(&self, tokens: &[Token]) -> Result<(), ClientError> {
         let mut frames = Vec::new();
         for tokens in tokens.chunks(limits::BATCH_JOBS_MAX) {

@@ -1,13 +1,16 @@
 //! What callers want written. Whoever finds nobody writing writes for all (flat combining, Hendler et al. 2010), so
 //! callers that come together share system calls, and a lone caller's bytes take no detour through another thread.
 
+use crate::base::limits::UNSENT_BYTES_MAX;
 use crate::client::socket::Socket;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     inner: Mutex<Inner>,
+    /// What was pending is taken out or forgotten, or whoever wrote leaves the rest to others.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ struct Inner {
     pending: Vec<u8>,
     /// Somebody has taken earlier bytes out and is writing them.
     writing: bool,
+    /// Threads that wait for less to be pending.
+    waiting: usize,
     /// Emptied buffer, kept for its memory.
     spare: Vec<u8>,
 }
@@ -39,7 +44,31 @@ impl Outbox {
         inner.connection = connection;
         inner.pending.clear();
         inner.writing = false;
+        self.wake(&inner);
         std::mem::replace(&mut inner.socket, socket)
+    }
+
+    /// Waits while more is pending than may be: whoever has more to say than the server reads comes no further, instead
+    /// of filling the memory. Writes itself where nobody does. `false`: nothing has changed until `deadline`.
+    pub(crate) fn wait_for_room(&self, deadline: Instant) -> bool {
+        let mut inner = self.lock();
+        while inner.is_full() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            if inner.writing {
+                inner.waiting += 1;
+                let waited = self.changed.wait_timeout(inner, left);
+                inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+                inner.waiting -= 1;
+            } else {
+                drop(inner);
+                self.flush(deadline);
+                inner = self.lock();
+            }
+        }
+        true
     }
 
     /// Queues bytes for that connection; without effect when it is over. They are written by the next
@@ -65,6 +94,7 @@ impl Outbox {
         loop {
             let spare = std::mem::take(&mut inner.spare);
             let mut bytes = std::mem::replace(&mut inner.pending, spare);
+            self.wake(&inner);
             drop(inner);
             let result = socket.write_until(&bytes, deadline);
             inner = self.lock();
@@ -100,5 +130,19 @@ impl Outbox {
             }
         }
         inner.writing = false;
+        self.wake(&inner);
+    }
+
+    /// Lets those who wait look again. A wake-up costs a system call, so not where there are none.
+    fn wake(&self, inner: &Inner) {
+        if inner.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Inner {
+    fn is_full(&self) -> bool {
+        self.pending.len() > UNSENT_BYTES_MAX
     }
 }

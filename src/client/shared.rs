@@ -92,7 +92,7 @@ impl Shared {
     /// the keeper sends it as soon as there is.
     pub(crate) fn start(&self, request: NewCall) -> Result<Arc<Call>, ClientError> {
         let deadline = request.deadline;
-        let mut state = self.lock();
+        let mut state = self.with_room_to_send(deadline)?;
         if request.frame.len() > state.welcome.frame_bytes_max as usize {
             let text = format!(
                 "the request takes {} bytes, a frame at most {}",
@@ -123,7 +123,7 @@ impl Shared {
 
     /// Sends frames whose answers nobody waits for, if there is a connection.
     pub(crate) fn send_unanswered(&self, frames: &[u8], deadline: Instant) -> Result<(), ClientError> {
-        let state = self.lock();
+        let state = self.with_room_to_send(deadline)?;
         match &state.phase {
             Phase::Connected => self.outbox.append(state.connection, frames),
             Phase::Connecting(_) => return Err(self.too_late(&state)),
@@ -132,6 +132,17 @@ impl Shared {
         drop(state);
         self.outbox.flush(deadline);
         Ok(())
+    }
+
+    /// Waits while what is left to be written is too much; that a connection is lost ends it, too.
+    fn with_room_to_send(&self, deadline: Instant) -> Result<MutexGuard<'_, State>, ClientError> {
+        let has_room = self.outbox.wait_for_room(deadline);
+        let state = self.lock();
+        if has_room {
+            Ok(state)
+        } else {
+            Err(self.too_late(&state))
+        }
     }
 
     /// As [`start`](Self::start), but never waits and never writes; for the keeper and for drops. The keeper flushes.
