@@ -3,6 +3,10 @@
 use crate::log::LogPosition;
 use std::collections::BTreeMap;
 
+/// Numbers that a segment keeps for each queue that it tells of, at most, and how many it may keep beyond.
+const STALE_MAX: usize = 4;
+const STALE_FEW: usize = 64;
+
 /// Queues by the segment of the record that tells of them.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -13,15 +17,21 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Place {
     /// Their numbers in the order in which they came, and those of some that are told of elsewhere by now: to look for one
-    /// that leaves would cost more than to pass over it later.
+    /// that leaves would cost more than to pass over it later. No more than so many times as many as are told of here.
     numbers: Vec<u32>,
     /// How many are told of here.
     count: u32,
 }
 
 impl Places {
-    /// A queue is told of at another place than before, or at none.
-    pub(super) fn change(&mut self, number: u32, from: LogPosition, to: LogPosition) {
+    /// A queue is told of at another place than before, or at none; `told_at` says by now where each stands.
+    pub(super) fn change(
+        &mut self,
+        number: u32,
+        from: LogPosition,
+        to: LogPosition,
+        told_at: impl Fn(u32) -> LogPosition,
+    ) {
         if from.sequence() == to.sequence() {
             return;
         }
@@ -31,6 +41,12 @@ impl Places {
             place.count -= 1;
             if place.count == 0 {
                 self.segments.remove(&from.sequence());
+            } else if place.numbers.len() > STALE_MAX * place.count as usize + STALE_FEW {
+                // Each time as many go as have left since: a step for each that leaves.
+                place
+                    .numbers
+                    .retain(|number| told_at(*number).sequence() == from.sequence());
+                place.numbers.shrink_to_fit();
             }
         }
         if !to.is_none() {
@@ -81,5 +97,33 @@ impl Places {
         let told = told_at.iter().enumerate().filter(is_told);
         let counted: u32 = self.segments.values().map(|place| place.count).sum();
         counted as usize == listed.len() && told.map(|(number, _)| number as u32).eq(listed)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_that_are_told_of_elsewhere_take_no_room_where_one_of_many_stays() {
+        let at = |sequence| LogPosition::new(sequence, 64);
+        let mut places = Places::default();
+        let mut told_at = vec![LogPosition::NONE; 10_000];
+        for round in 1..100 {
+            // The first of those that are left stays for ever.
+            for number in round - 1..told_at.len() {
+                let from = std::mem::replace(&mut told_at[number], at(round as u32));
+                let now = |number: u32| told_at[number as usize];
+                places.change(number as u32, from, now(number as u32), now);
+            }
+            assert!(places.are_right(told_at.iter().copied()), "round {round}");
+        }
+        let kept: usize = places
+            .segments
+            .values()
+            .map(|place| place.numbers.capacity())
+            .sum();
+        assert!(kept < 2 * told_at.len(), "room for {kept}");
+        assert_eq!(places.up_to(3, |number| told_at[number as usize]).count(), 3);
     }
 }

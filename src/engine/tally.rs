@@ -102,7 +102,8 @@ impl Tally {
         let before = std::mem::replace(seen, now);
         self.jobs_over = self.jobs_over - before.jobs_over + now.jobs_over;
         self.live_bytes = self.live_bytes - before.live_bytes + now.live_bytes;
-        self.told.change(number, before.told_at, now.told_at);
+        let told_at = |number: u32| self.seen[number as usize].told_at;
+        self.told.change(number, before.told_at, now.told_at, told_at);
         if is_there && !queue.counters.are_events_told() {
             self.untold.insert(number);
         } else {
@@ -148,8 +149,10 @@ impl Tally {
     /// The record that tells of a queue was copied.
     pub(super) fn carry(&mut self, queue: QueueId, at: LogPosition, end: LogPosition) {
         let seen = &mut self.seen[queue.0 as usize];
-        self.told.change(queue.0, seen.told_at, at);
-        (seen.told_at, seen.copy_end) = (at, end.offset());
+        let before = std::mem::replace(&mut seen.told_at, at);
+        seen.copy_end = end.offset();
+        let told_at = |number: u32| self.seen[number as usize].told_at;
+        self.told.change(queue.0, before, at, told_at);
     }
 
     /// The copy of a queue's record that the log tells of it by, if it is one.
