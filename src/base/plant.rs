@@ -49,11 +49,17 @@ pub enum Plant {
     ForgetAnchor,
     /// Segments go before what they told is on the disk.
     AnchorLate,
+    /// The log begins behind segments that are not on the disk, and no anchor says so.
+    BeginEarly,
+    /// Segments go by an anchor though copies of their jobs are not durable behind them.
+    AnchorBlind,
+    /// What failed of a quiet ack in a queue that is synced is told when the disk has the rest.
+    HoldQuiet,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 21] = [
+    pub const ALL: [Plant; 24] = [
         Plant::ConfirmBeforeSync,
         Plant::SkipDirectorySync,
         Plant::RecycleEarly,
@@ -75,6 +81,9 @@ impl Plant {
         Plant::LoseWakeup,
         Plant::ForgetAnchor,
         Plant::AnchorLate,
+        Plant::BeginEarly,
+        Plant::AnchorBlind,
+        Plant::HoldQuiet,
     ];
 
     /// What it is called in `ACKRING_PLANT`.
@@ -101,6 +110,9 @@ impl Plant {
             Plant::LoseWakeup => "lose-wakeup",
             Plant::ForgetAnchor => "forget-anchor",
             Plant::AnchorLate => "anchor-late",
+            Plant::BeginEarly => "begin-early",
+            Plant::AnchorBlind => "anchor-blind",
+            Plant::HoldQuiet => "hold-quiet",
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::Engine;
 use super::reclaim::Reclaim;
 use super::remains::Reach;
+use crate::base::plant::{Plant, is_planted};
 use crate::log::{LogPosition, Statement};
 
 impl Engine {
@@ -36,7 +37,8 @@ impl Engine {
             return false;
         };
         // All copies are behind those segments: a job in one of them would keep it.
-        if reclaim.copied > until || !self.may_be_anchored(last, until) {
+        let is_held = reclaim.copied > until || !self.may_be_anchored(last, until);
+        if is_held && !is_planted(Plant::AnchorBlind) {
             return false;
         }
         let reach = Reach {

@@ -195,6 +195,12 @@ impl Engine {
         self.durable.sync_to(position).map_err(log_refusal)
     }
 
+    /// The durable log, for a test that has a writer stall.
+    #[cfg(planted)]
+    pub fn log_to_stall(&self) -> &Log {
+        &self.durable
+    }
+
     /// Why the log failed, if it did.
     pub fn poisoned(&self) -> Option<String> {
         self.durable.poisoned()

@@ -66,6 +66,9 @@ pub struct Log {
     pub(super) anchors: Mutex<Anchors>,
     /// Number of the newest anchor that is on the disk.
     pub(super) anchor_number: AtomicU64,
+    /// Where a stalled record begins, and its length.
+    #[cfg(planted)]
+    pub(super) stalled: Mutex<Option<(LogPosition, u32)>>,
 }
 
 /// What the engine's reclaimer wants to know about a segment.

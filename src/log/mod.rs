@@ -35,6 +35,7 @@ mod roll;
 mod segment;
 mod skip;
 mod space;
+mod stall;
 mod start;
 mod sync;
 mod table;

@@ -149,6 +149,8 @@ impl Log {
             syncer: Syncer::new(start, parts.now_ms),
             anchor_number: AtomicU64::new(parts.anchors.number),
             anchors: Mutex::new(parts.anchors),
+            #[cfg(planted)]
+            stalled: Mutex::new(None),
         }
     }
 

@@ -146,6 +146,8 @@ impl Log {
     /// # Errors
     /// [`LogError::Poisoned`] when the disk fails, and ever after.
     pub fn sync_to(&self, position: LogPosition) -> Result<(), LogError> {
+        // A no-op but where bugs are planted.
+        self.go_on();
         let backoff = Backoff::new();
         loop {
             if self.sync()? >= position {
@@ -260,6 +262,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Poisoned`].
     pub fn close(&self, now_ms: u64) -> Result<(), LogError> {
+        self.go_on();
         self.sync()?;
         if self.directory.is_some() {
             *self.syncer.marked.lock() = self.mark(now_ms);

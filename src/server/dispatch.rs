@@ -7,6 +7,7 @@ use crate::base::batch::{EnqueueBatch, SettleBatch};
 use crate::base::code::{Class, ErrorCode, ItemError, Refusal, Scope};
 use crate::base::entry::Verb;
 use crate::base::limits;
+use crate::base::plant::{Plant, is_planted};
 use crate::base::queue::Durability;
 use crate::engine::{Confirmed, QueueId};
 use crate::wire::hello::VERSION;
@@ -231,7 +232,7 @@ impl Desk {
             return;
         }
         let count = total - failures;
-        let (level, until) = if reply.is_quiet() {
+        let (level, until) = if reply.is_quiet() && !is_planted(Plant::HoldQuiet) {
             // It comes before the answers to later requests, which tell by coming that nothing went wrong. So it waits
             // for nothing, and promises no more than that.
             (confirmed.level.min(Durability::Written), None)

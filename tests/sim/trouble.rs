@@ -67,6 +67,7 @@ impl World {
     pub(crate) fn calm_down(&mut self) {
         self.trace.note(format!("{}: calm", self.now_ms()));
         self.calm = true;
+        self.end_stall();
         self.net.set_faulty(false);
         self.disk.fail_no_sync();
         self.disk.live_on();
@@ -204,6 +205,7 @@ impl World {
         }
         self.net.server_died(is_power);
         self.hear_all();
+        self.is_stalled = false;
         let was_running = self.life.is_some();
         if let Some(life) = self.life.take() {
             life.end();

@@ -7,6 +7,9 @@ use crate::rng::Rng;
 #[derive(Debug, Clone)]
 pub struct Weather {
     pub reactors: usize,
+    /// Of a thousand turns: before how many a writer begins a record that it is long in getting done with, or gets done.
+    #[cfg_attr(not(planted), allow(dead_code, reason = "there is nothing that stalls"))]
+    pub stall_per_mille: u64,
     /// Of a hundred turns of a reactor: before how many it gives connections to another one.
     pub move_percent: u64,
     /// Connections that the server takes at once.
@@ -58,6 +61,7 @@ impl Weather {
         };
         Self {
             // Of its own, so that the rest of the weather is as it was.
+            stall_per_mille: Rng::new(seed, "stall").pick(&[0, 0, 0, 5, 30]),
             move_percent: Rng::new(seed, "move").pick(&[0, 0, 2, 30]),
             reactor,
             flusher,

@@ -56,6 +56,9 @@ pub struct World {
     /// Who is preempted, of its own so that histories are alike in every build.
     #[cfg_attr(not(planted), allow(dead_code, reason = "there is nothing that preempts"))]
     pub(crate) preempts: Rng,
+    /// Somebody has begun a record and is not done with it.
+    #[cfg_attr(not(planted), allow(dead_code, reason = "there is nothing that stalls"))]
+    pub(crate) is_stalled: bool,
     /// Which connections change their reactor, of its own as well.
     moves: Rng,
     pub(crate) trace: Trace,
@@ -115,6 +118,7 @@ impl World {
         Self {
             rng,
             preempts: Rng::new(seed, "preempts"),
+            is_stalled: false,
             moves: Rng::new(seed, "moves"),
             trace,
             net: SimNet::new(seed, disk.clone()),
@@ -159,6 +163,7 @@ impl World {
     pub fn live(&mut self, turns: u64) {
         for _ in 0..turns {
             self.trouble();
+            self.stall();
             self.turn();
         }
     }

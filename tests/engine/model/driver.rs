@@ -4,6 +4,8 @@
 mod again;
 #[path = "driver/enqueue.rs"]
 mod enqueue;
+#[path = "driver/hurry.rs"]
+mod hurry;
 #[path = "driver/manage.rs"]
 mod manage;
 #[path = "driver/reserve.rs"]
@@ -125,6 +127,7 @@ impl Driver {
         let (engine, summary) = Engine::open(self.config.clone(), self.now_ms).unwrap();
         assert_eq!(summary.salvaged, Vec::<String>::new());
         self.engine = Some(engine);
+        self.end_hurry();
     }
 
     pub(super) fn note(&mut self, line: String) {
@@ -201,6 +204,7 @@ impl Driver {
             81 => self.delete(),
             82..=83 => self.shorten(),
             84..=87 => self.resend(),
+            91..=92 if self.disk.is_some() => self.hurry(),
             88..=92 => self.pass(),
             93..=96 => self.tidy(),
             97..=98 => self.crash(),
@@ -410,6 +414,7 @@ impl Driver {
 
     /// Works everything off; then nothing may be left of it anywhere.
     pub fn finish(&mut self) {
+        self.end_hurry();
         self.check();
         if self.rng.one_in(2) {
             self.crash();
