@@ -97,6 +97,8 @@ pub(super) struct Phase<'a> {
     working: AtomicUsize,
     /// When the last job that counts was done, in nanoseconds from the start.
     ended_ns: CachePadded<AtomicU64>,
+    /// Called then, maybe more than once, where what goes on behind it is known not to count.
+    pub(super) at_end: Option<&'a (dyn Fn() + Sync)>,
     start: OnceLock<Instant>,
     /// Who shares a thread with whom.
     lanes: Vec<Vec<Role>>,
@@ -146,6 +148,7 @@ impl<'a> Phase<'a> {
             producing: AtomicUsize::new(plan.producers),
             working: AtomicUsize::new(plan.workers),
             ended_ns: CachePadded::default(),
+            at_end: None,
             start: OnceLock::new(),
             barrier: Barrier::new(lanes.len() + 1),
             lanes,
@@ -176,6 +179,15 @@ impl<'a> Phase<'a> {
         // What drains a backlog afterwards no longer counts.
         if before < self.counted().unwrap_or(u64::MAX) {
             self.ended_ns.fetch_max(now_ns, Relaxed);
+            self.look_for_end(before + count);
+        }
+    }
+
+    /// Tells that all jobs that count are done, if so many acks are the last of them and no producer is at work.
+    fn look_for_end(&self, acked: u64) {
+        let is_end = self.counted().is_some_and(|counted| acked >= counted);
+        if is_end && self.producing.load(Acquire) == 0 {
+            self.at_end.inspect(|at_end| at_end());
         }
     }
 
@@ -231,6 +243,7 @@ impl<'a> Phase<'a> {
                     self.ended_ns.fetch_max(self.now_ns(), Relaxed);
                 }
                 self.producing.fetch_sub(1, AcqRel);
+                self.look_for_end(self.acked.load(Acquire));
             }
             Role::Worker(_) => {
                 // Nobody is left to make room in the queues.

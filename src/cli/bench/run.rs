@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::target::Target;
 use super::{embedded, lane, process};
 use crate::cli::exit::Failure;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -78,16 +79,24 @@ fn once(plan: &Plan, target: &Target, progress: &Progress, abort: &AtomicBool) -
     if preloaded > 0 {
         preload(plan, target, &books, preloaded, abort)?;
     }
-    let phase = Phase::new(plan, &books, plan.end, preloaded, abort);
-    let mut cpu = (None, None);
+    let cpu = || (process::cpu_seconds(std::process::id()), target.server_cpu());
+    // A backlog that is drained behind the jobs that count would be worked off at their cost.
+    let cpu_at_end = OnceLock::new();
+    let at_end = || {
+        cpu_at_end.get_or_init(cpu);
+    };
+    let mut phase = Phase::new(plan, &books, plan.end, preloaded, abort);
+    phase.at_end = Some(&at_end);
+    let mut cpu_at_start = (None, None);
     let ran = phase.run(
         |phase, lane| thread(phase, target, lane),
         progress,
-        || cpu = (process::cpu_seconds(std::process::id()), target.server_cpu()),
+        || cpu_at_start = cpu(),
     );
     let since = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
-    let client_cpu = since(cpu.0, process::cpu_seconds(std::process::id()));
-    let server_cpu = since(cpu.1, target.server_cpu());
+    let cpu_at_end = *cpu_at_end.get_or_init(cpu);
+    let client_cpu = since(cpu_at_start.0, cpu_at_end.0);
+    let server_cpu = since(cpu_at_start.1, cpu_at_end.1);
     let acked = ran.acked.saturating_sub(ran.tally.unheard);
     let jobs = match plan.shape {
         Shape::Enqueue | Shape::Echo => ran.accepted,
