@@ -52,7 +52,8 @@ impl Engine {
     pub fn log_step(&self, now_ms: u64, budget: usize) -> usize {
         #[cfg(planted)]
         self.log_late_attempts(now_ms);
-        let mut work = self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget);
+        let mut work = 0;
+        // Before the log makes segments, which takes as long as to write all of one: what is empty is used again first.
         if let Some(mut reclaim) = self.reclaim.try_lock() {
             let is_time_to_look = now_ms.saturating_sub(reclaim.looked_ms) >= LOOK_INTERVAL_MS;
             if is_time_to_look {
@@ -67,7 +68,7 @@ impl Engine {
                 work += self.copy_volatile_stragglers(&reclaim, now_ms);
             }
         }
-        work
+        work + self.durable.step(now_ms, budget) + self.volatile.step(now_ms, budget)
     }
 
     /// A planted bug: attempts are logged long after the jobs were handed out.
