@@ -130,6 +130,11 @@ pub const SEGMENTS_FILLED_AFTER_LARGE: u32 = 8;
 /// More segments in use than such a part of those that may exist end the leaving early: one that was left counts as a
 /// whole one, and a log that is full has to copy its jobs out before it can take more.
 pub const SEGMENTS_PART_LEFT_EARLY: usize = 4;
+/// More segments in use than these end it too: they go round in no cache then, and each would have the memory of a whole one
+/// touched for the megabyte that it takes.
+pub const SEGMENTS_LEFT_EARLY_MAX: usize = 16;
+/// How long memory of a segment must not have been needed before it goes back to the system, in milliseconds.
+pub const SEGMENT_IDLE_MS: u64 = 10_000;
 /// Bytes that a log may take on disk unless configured otherwise.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 30;
 /// Log bytes that hand-outs leave alone for each job that is not over: it may be settled in a record of its own, and a

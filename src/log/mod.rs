@@ -17,6 +17,7 @@ mod file_system;
 #[doc(hidden)]
 pub mod group;
 mod header;
+mod idle;
 mod inspect;
 mod kept;
 #[allow(clippy::module_inception, reason = "the room is named after what it holds")]

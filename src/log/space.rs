@@ -12,6 +12,7 @@ use crate::log::count::SegmentCount;
 use crate::log::dir::may_pass;
 use crate::log::error::LogError;
 use crate::log::header::{DATA_START, LogShape, SegmentHeader};
+use crate::log::idle::Idle;
 use crate::log::log::Log;
 use crate::log::position::LogPosition;
 use crate::log::region::Region;
@@ -37,8 +38,8 @@ pub(super) struct Space {
     obstacle: Option<Arc<str>>,
     /// When to try again then, in milliseconds since the Unix epoch.
     retry_ms: u64,
-    /// When memory was last given back, in milliseconds since the Unix epoch.
-    discard_ms: u64,
+    /// In memory: which spares are not needed.
+    idle: Idle,
 }
 
 impl Space {
@@ -51,7 +52,7 @@ impl Space {
             early: 0,
             obstacle: None,
             retry_ms: 0,
-            discard_ms: 0,
+            idle: Idle::default(),
         }
     }
 
@@ -70,7 +71,8 @@ impl Space {
 
     /// Whether so few hold anything, and others can be had, that the next one may be left early.
     pub(super) fn may_leave_early(&self) -> bool {
-        self.obstacle.is_none() && self.in_use() <= self.existing_max / limits::SEGMENTS_PART_LEFT_EARLY
+        let in_use_max = self.existing_max / limits::SEGMENTS_PART_LEFT_EARLY;
+        self.obstacle.is_none() && self.in_use() <= in_use_max.min(limits::SEGMENTS_LEFT_EARLY_MAX)
     }
 
     /// One that was left early is in use until it is retired.
@@ -203,7 +205,13 @@ impl Log {
     /// Gives a spare segment (or a new one) the next sequence number and a header that is on the disk.
     /// `beyond`: how many may exist beyond the limit if one must be made.
     pub(super) fn prepare(&self, keeper: &mut Keeper, beyond: usize) -> Result<(), LogError> {
-        let spare = self.space.lock().spare.pop();
+        let spare = {
+            let mut space = self.space.lock();
+            let spare = space.spare.pop();
+            let spares = space.spare.len();
+            space.idle.note(spares);
+            spare
+        };
         let number = match spare {
             Some(number) => number,
             None => self.make(keeper, beyond)?,
@@ -406,23 +414,19 @@ impl Log {
     /// keep their blocks: a spare must have them.)
     pub(super) fn discard(&self, now_ms: u64) {
         let mut space = self.space.lock();
-        if self.directory.is_some()
-            || space.spare.len() <= limits::SEGMENTS_SPARE
-            || now_ms < space.discard_ms
-        {
+        let spares = space.spare.len();
+        if self.directory.is_some() || !space.idle.is_due(spares, now_ms) {
             return;
         }
-        space.discard_ms = now_ms + limits::SYNC_INTERVAL_MS;
         // The one at the front would be used last. Out of the list, and so the caller's alone, while it loses its
-        // pages; then behind the others that are more than are wanted, so that each has its turn.
+        // pages; then behind the others that are not needed, so that each has its turn and none goes before one that is.
         let coldest = space.spare.remove(0);
+        let place = space.idle.surplus - 1;
         drop(space);
         // Best effort: what is not given back is still good.
         let _ = self.segments.by_number(coldest).region().discard();
         let mut space = self.space.lock();
-        let place = (space.spare.len() + 1)
-            .saturating_sub(limits::SEGMENTS_SPARE)
-            .min(space.spare.len());
+        let place = place.min(space.spare.len());
         space.spare.insert(place, coldest);
     }
 
