@@ -16,14 +16,21 @@ const PART_IN_USE: usize = 4;
 pub(super) enum Sweep {
     /// The next one does not begin before that time.
     Paused { until_ms: u64 },
-    /// Segments below this are to be emptied, before the tail comes to that one.
-    Emptying {
-        below: u32,
-        tail_max: u32,
-        began_ms: u64,
-    },
+    /// These segments are being emptied.
+    Emptying(Stretch),
     /// What was copied is not durable yet.
     Waiting { began_ms: u64 },
+}
+
+/// What one sweep empties.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    /// Segments below this.
+    below: u32,
+    /// Before the tail comes to that one.
+    tail_max: u32,
+    /// When it began, in milliseconds since the Unix epoch.
+    began_ms: u64,
 }
 
 impl Default for Sweep {
@@ -55,29 +62,12 @@ impl Engine {
             let until_ms = now_ms + pause_ms(now_ms.saturating_sub(began_ms));
             reclaim.sweep = Sweep::Paused { until_ms };
         }
-        let emptying = if let Sweep::Emptying { .. } = reclaim.sweep {
-            reclaim.sweep
-        } else {
-            let at_least = match reclaim.sweep {
-                Sweep::Paused { until_ms } if until_ms <= now_ms => 0,
-                _ => log.segments_max() / PART_IN_USE,
-            };
-            if !self.has_outgrown(reclaim, at_least) {
-                return false;
-            }
-            // The last look may have been before the jobs came that fill these segments: then nothing is to be gained.
-            reclaim.tally.look(&self.registry);
-            if !self.has_outgrown(reclaim, at_least) {
-                return false;
-            }
-            self.begin_sweep(reclaim, now_ms)
+        let stretch = match reclaim.sweep {
+            Sweep::Emptying(stretch) => Some(stretch),
+            Sweep::Paused { until_ms } if until_ms <= now_ms => self.begin_sweep(reclaim, 0, now_ms),
+            _ => self.begin_sweep(reclaim, log.segments_max() / PART_IN_USE, now_ms),
         };
-        let Sweep::Emptying {
-            below,
-            tail_max,
-            began_ms,
-        } = emptying
-        else {
+        let Some(stretch) = stretch else {
             return false;
         };
         // An empty one has gone as far as it goes here: it is to be cleared.
@@ -85,14 +75,19 @@ impl Engine {
             log.segment_info(sequence)
                 .is_some_and(|info| info.sealed && info.live > 0)
         };
-        let has_room = !is_short(log) && log.tail().sequence() < tail_max;
-        if next < below && has_room && holds_jobs(next) && self.copy_durable_stragglers(reclaim, next, now_ms)
-        {
-            reclaim.sweep = emptying;
-            return true;
-        }
-        reclaim.sweep = Sweep::Waiting { began_ms };
-        false
+        let goes_on = next < stretch.below
+            && !is_short(log)
+            && log.tail().sequence() < stretch.tail_max
+            && holds_jobs(next)
+            && self.copy_durable_stragglers(reclaim, next, now_ms);
+        reclaim.sweep = if goes_on {
+            Sweep::Emptying(stretch)
+        } else {
+            Sweep::Waiting {
+                began_ms: stretch.began_ms,
+            }
+        };
+        goes_on
     }
 
     /// Whether more segments are in use than `at_least`, and than the jobs would take twice, with some slack.
@@ -102,18 +97,27 @@ impl Engine {
         in_use > at_least && in_use > 2 * needed + SLACK_SEGMENTS
     }
 
-    /// A sweep up to what came last, which is mostly about to be over. It takes no more than half of the room that new jobs
-    /// have, and ends before its copies are too much for one sync.
-    fn begin_sweep(&self, reclaim: &Reclaim, began_ms: u64) -> Sweep {
+    /// A sweep up to what came last, which is mostly about to be over, where more than `at_least` segments are in use and
+    /// something is to be gained. It takes no more than half of the room that new jobs have, and ends before its copies are
+    /// too much for one sync.
+    fn begin_sweep(&self, reclaim: &mut Reclaim, at_least: usize, began_ms: u64) -> Option<Stretch> {
+        if !self.has_outgrown(reclaim, at_least) {
+            return None;
+        }
+        // The last look may have been before the jobs came that fill these segments: then nothing is to be gained.
+        reclaim.tally.look(&self.registry);
+        if !self.has_outgrown(reclaim, at_least) {
+            return None;
+        }
         let log = &self.durable;
         let needed = segments_for(reclaim.tally.live_bytes(), log) as u32;
         let tail = log.tail().sequence();
         let segments_max = (SWEEP_BYTES_MAX / u64::from(log.segment_bytes())) as u32;
         let segments = segments_max.min(log.segments_to_enqueue() / 2).max(1);
-        Sweep::Emptying {
+        Some(Stretch {
             below: tail.saturating_sub(needed + 1),
             tail_max: tail.saturating_add(segments),
             began_ms,
-        }
+        })
     }
 }
