@@ -84,16 +84,7 @@ impl Raw {
         let mut stream = UnixStream::connect(home.path("socket")).unwrap();
         stream.set_read_timeout(Some(cli::HANG)).unwrap();
         let mut frame = Vec::new();
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
-            heartbeat_ms: 0,
-            session,
-            name: "raw",
-        };
-        hello.encode(&mut frame, 1);
+        Hello::new(session, "raw").encode(&mut frame, 1);
         stream.write_all(&frame).unwrap();
         let mut raw = Self { stream };
         raw.body();

@@ -60,13 +60,8 @@ impl Link {
         let name: String = config.name.chars().take(hello::PEER_NAME_BYTES_MAX / 4).collect();
         let mut out = Vec::new();
         let hello = Hello {
-            version_min: hello::VERSION,
-            version_max: hello::VERSION,
-            features: 0,
-            frame_bytes_max: 0,
             heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
-            session,
-            name: &name,
+            ..Hello::new(session, &name)
         };
         hello.encode(&mut out, KEEPER_CORRELATION);
         let mut welcome = None;

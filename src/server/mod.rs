@@ -219,16 +219,7 @@ mod tests {
         };
         let (server, _) = Server::open(engine, config).unwrap();
         let mut hello = Vec::new();
-        let greeting = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
-            heartbeat_ms: 0,
-            session: 0,
-            name: "",
-        };
-        greeting.encode(&mut hello, 1);
+        Hello::new(0, "").encode(&mut hello, 1);
         compose::ping(&mut hello, 2);
         let mut clients: Vec<_> = (0..4)
             .map(|_| {

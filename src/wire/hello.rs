@@ -33,6 +33,19 @@ pub struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
+    /// What a client of this version says that has no wishes and shows no sign of life.
+    pub fn new(session: u128, name: &'a str) -> Self {
+        Self {
+            version_min: VERSION,
+            version_max: VERSION,
+            features: 0,
+            frame_bytes_max: 0,
+            heartbeat_ms: 0,
+            session,
+            name,
+        }
+    }
+
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>, correlation: u32) {
         let mut frame = FrameWriter::begin(out, Op::Hello as u16, 0, correlation, 0);

@@ -322,15 +322,7 @@ impl Peer {
 
 /// HELLO of this version.
 pub fn hello(session: u128) -> Hello<'static> {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        features: 0,
-        frame_bytes_max: 0,
-        heartbeat_ms: 0,
-        session,
-        name: "test",
-    }
+    Hello::new(session, "test")
 }
 
 /// A batch of texts.

@@ -197,13 +197,8 @@ impl Actor for Client {
         self.decoder = FrameDecoder::new(limits::FRAME_BYTES_MAX);
         self.output.clear();
         let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
             heartbeat_ms: HEARTBEAT_MS,
-            session: self.session,
-            name: "",
+            ..Hello::new(self.session, "")
         };
         hello.encode(&mut self.output, 1);
     }

@@ -130,17 +130,12 @@ impl Link {
         let plan = self.party.borrow().plan.clone();
         let correlation = self.expect(What::Hello);
         let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            features: 0,
-            frame_bytes_max: 0,
             heartbeat_ms: match self.stage.mood.get() {
                 Mood::Work => plan.heartbeat_ms,
                 // Time may jump further than any heartbeat, and no connection is lost any more.
                 _ => 0,
             },
-            session: plan.session,
-            name: "sim",
+            ..Hello::new(plan.session, "sim")
         };
         hello.encode(&mut self.out, correlation);
         for queue in 0..self.handles.len() {
