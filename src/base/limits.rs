@@ -98,6 +98,10 @@ pub const SEGMENT_FILES_MAX: u32 = 2 * SEGMENTS_MAX as u32;
 /// Fewest segments that a log must be allowed: one written, and the three that a roll
 /// for new jobs wants to see: the next one and the reserve of two.
 pub const SEGMENTS_MIN: usize = 4;
+/// Files of segments that are filled with zeros on the disk as they are made, the first ones. They go round where jobs do
+/// not pile up, and a sync of a block that was never written costs the disk's file system more. Further ones are made
+/// while the log grows, where it counts how soon they are there: their blocks are only allocated.
+pub const SEGMENTS_FILLED: u32 = 8;
 /// Segments kept prepared to be rolled to, in the background.
 pub const SEGMENTS_READY: usize = 2;
 /// Segments kept that hold nothing, those that are ready included.

@@ -1,7 +1,7 @@
 //! The directory of a log: its files, their names, and the order of calls that makes them last.
 //!
 //! A segment file is made under a temporary name and given real blocks before it is mapped (a store into a hole of a full
-//! disk would be a SIGBUS), allocated or filled with zeros; that is synced, and only then it gets its name, and the
+//! disk would be a SIGBUS), filled with zeros or allocated; that is synced, and only then it gets its name, and the
 //! directory is synced. Files are read with `pread`, never through the mapping: an unreadable sector must be an
 //! error, not a signal.
 
@@ -200,7 +200,7 @@ impl Directory {
         header: &SegmentHeader,
     ) -> io::Result<Box<dyn DiskFile>> {
         let unfinished = format!("{number:08}{UNFINISHED_SUFFIX}");
-        let result = self.fill(&unfinished, bytes, header).and_then(|file| {
+        let result = self.fill(&unfinished, number, bytes, header).and_then(|file| {
             self.disk.rename(&unfinished, &segment_name(number))?;
             if !is_planted(Plant::SkipDirectorySync) {
                 self.disk.sync()?;
@@ -214,10 +214,16 @@ impl Directory {
         result
     }
 
-    fn fill(&self, name: &str, bytes: u32, header: &SegmentHeader) -> io::Result<Box<dyn DiskFile>> {
+    fn fill(
+        &self,
+        name: &str,
+        number: u32,
+        bytes: u32,
+        header: &SegmentHeader,
+    ) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.create(name)?;
         let (header_end, end) = (SEGMENT_HEADER_LEN as u64, u64::from(bytes));
-        let has_blocks = file.allocate(end)?;
+        let has_blocks = number > limits::SEGMENTS_FILLED && file.allocate(end)?;
         file.write_all_at(header.as_bytes(), 0)?;
         if has_blocks {
             file.sync_data()?;

@@ -173,7 +173,8 @@ impl DiskFile for OpenFile {
 
     #[cfg(target_os = "linux")]
     fn allocate(&self, len: u64) -> io::Result<bool> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, 0, len)) {
             Ok(()) => Ok(true),
             // The file system has no such thing, or the kernel.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
