@@ -98,10 +98,6 @@ pub const SEGMENT_FILES_MAX: u32 = 2 * SEGMENTS_MAX as u32;
 /// Fewest segments that a log must be allowed: one written, and the three that a roll
 /// for new jobs wants to see: the next one and the reserve of two.
 pub const SEGMENTS_MIN: usize = 4;
-/// Files of segments that are filled with zeros on the disk as they are made, the first ones. They go round where jobs do
-/// not pile up, and a sync of a block that was never written costs the disk's file system more. Further ones are made
-/// while the log grows, where it counts how soon they are there: their blocks are only allocated.
-pub const SEGMENTS_FILLED: u32 = 8;
 /// Segments kept prepared to be rolled to, in the background.
 pub const SEGMENTS_READY: usize = 2;
 /// Segments kept that hold nothing, those that are ready included.
@@ -178,7 +174,7 @@ pub const RECEIVE_BYTES_DEFAULT: usize = 1024 * 1024 * 1024;
 /// Bytes waiting to be written to one connection before its requests are left unread.
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes that a client's threads may leave for the one that is writing, before the next ones wait until it has come that
-/// far. Exceeded by at most one request of each thread.
+/// far. Exceeded by at most one request of each thread, beside what is being written, which was as much at most.
 pub const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waiting reserves and subscriptions of one connection.
 pub const WAITERS_PER_CONNECTION_MAX: usize = 256;

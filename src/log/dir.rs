@@ -1,7 +1,7 @@
 //! The directory of a log: its files, their names, and the order of calls that makes them last.
 //!
-//! A segment file is made under a temporary name and given real blocks before it is mapped (a store into a hole of a full
-//! disk would be a SIGBUS), filled with zeros or allocated; that is synced, and only then it gets its name, and the
+//! A segment file is made under a temporary name, filled with zeros and synced, so that it has real blocks before
+//! it is mapped (a store into a hole of a full disk would be a SIGBUS); only then it gets its name, and the
 //! directory is synced. Files are read with `pread`, never through the mapping: an unreadable sector must be an
 //! error, not a signal.
 
@@ -14,7 +14,6 @@ use crate::log::file_system::failed;
 use crate::log::header::{HeaderFlaw, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::log::recover::FILL_UP_LEN;
 use crate::log::witness::{NO_MACHINE, Voucher, Witness};
-use crate::log::zeros::{put_zeros, write_zeros};
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -33,6 +32,11 @@ const VOUCHER_NAME: &str = "machine";
 pub(super) const ANCHOR_NAME: &str = "anchor";
 /// What is read at once where a disk has unreadable places: it gives back or refuses pages.
 const BLOCK_BYTES: u32 = 4096;
+/// What a segment is filled with, a piece at a time. A cache of large folios makes one of each piece, and takes all of it for
+/// written when a byte is: a sync of one record writes so much, and each page that is made ready again has so much marked.
+/// Still smaller pieces would make the filling dear.
+static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
+
 /// A file, and its length in bytes.
 type OpenFile = (Box<dyn DiskFile>, u64);
 
@@ -200,7 +204,7 @@ impl Directory {
         header: &SegmentHeader,
     ) -> io::Result<Box<dyn DiskFile>> {
         let unfinished = format!("{number:08}{UNFINISHED_SUFFIX}");
-        let result = self.fill(&unfinished, number, bytes, header).and_then(|file| {
+        let result = self.fill(&unfinished, bytes, header).and_then(|file| {
             self.disk.rename(&unfinished, &segment_name(number))?;
             if !is_planted(Plant::SkipDirectorySync) {
                 self.disk.sync()?;
@@ -214,25 +218,10 @@ impl Directory {
         result
     }
 
-    fn fill(
-        &self,
-        name: &str,
-        number: u32,
-        bytes: u32,
-        header: &SegmentHeader,
-    ) -> io::Result<Box<dyn DiskFile>> {
+    fn fill(&self, name: &str, bytes: u32, header: &SegmentHeader) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.create(name)?;
-        let (header_end, end) = (SEGMENT_HEADER_LEN as u64, u64::from(bytes));
-        let has_blocks = number > limits::SEGMENTS_FILLED && file.allocate(end)?;
         file.write_all_at(header.as_bytes(), 0)?;
-        if has_blocks {
-            file.sync_data()?;
-            // For the cache alone, so that it is not filled a page at a time. To wait for the disk would be to write all of a
-            // segment twice, and at full speed somebody waits with it.
-            put_zeros(&*file, header_end, end)?;
-        } else {
-            write_zeros(&*file, header_end, end)?;
-        }
+        write_zeros(&*file, SEGMENT_HEADER_LEN as u64, u64::from(bytes))?;
         Ok(file)
     }
 
@@ -476,6 +465,17 @@ fn segment_name(number: u32) -> String {
 fn file_name(path: &Path) -> io::Result<&str> {
     let name = path.file_name().and_then(|name| name.to_str());
     name.ok_or_else(|| io::ErrorKind::InvalidFilename.into())
+}
+
+/// Fills a file with zeros between two places and waits until it is on the disk.
+fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(ZEROS.len() as u64 - at % ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..len as usize], at)?;
+        at += len;
+    }
+    file.sync_data()
 }
 
 /// Whether a segment that could not be made says nothing about those that are there, so that another try may come:

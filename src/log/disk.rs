@@ -101,15 +101,6 @@ pub trait DiskFile: Debug + Send + Sync {
     /// The disk's.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Gives the file so many bytes, with blocks behind them that nobody can take away, and zeros wherever nothing was
-    /// written. On the disk once the file is synced. `false`: the disk cannot, and nothing has changed.
-    ///
-    /// # Errors
-    /// The disk's; it is full, for instance.
-    fn allocate(&self, _len: u64) -> io::Result<bool> {
-        Ok(false)
-    }
-
     /// Waits until everything that was ever written to the file, and its length, is on the disk.
     ///
     /// # Errors

@@ -171,17 +171,6 @@ impl DiskFile for OpenFile {
         self.0.write_all_at(bytes, offset)
     }
 
-    #[cfg(target_os = "linux")]
-    fn allocate(&self, len: u64) -> io::Result<bool> {
-        let flags = rustix::fs::FallocateFlags::empty();
-        match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.0, flags, 0, len)) {
-            Ok(()) => Ok(true),
-            // The file system has no such thing, or the kernel.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     fn sync_data(&self) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&self.0)?)
     }
@@ -194,29 +183,5 @@ impl DiskFile for OpenFile {
 
     fn map(&self, len: usize) -> io::Result<Region> {
         Region::of_file(&self.0, len)
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn what_is_allocated_has_its_blocks_and_reads_as_zeros() {
-        const LEN: usize = 300_000;
-        let directory = tempfile::tempdir().unwrap();
-        let name = directory.path().join("file");
-        let disk = FileSystem.lock(directory.path(), true).unwrap();
-        let file = disk.create("file").unwrap();
-        if !file.allocate(LEN as u64).unwrap() {
-            assert_eq!(file.len().unwrap(), 0, "nothing has changed");
-            return;
-        }
-        assert_eq!(file.len().unwrap(), LEN as u64);
-        assert!(name.metadata().unwrap().blocks() * 512 >= LEN as u64);
-        let mut bytes = vec![1; LEN];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(bytes, vec![0; LEN]);
     }
 }

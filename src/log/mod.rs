@@ -43,7 +43,6 @@ mod table;
 #[doc(hidden)]
 pub mod tail;
 mod witness;
-mod zeros;
 
 pub use anchor::Statement;
 pub use bad_range::BadRange;

@@ -143,8 +143,8 @@ fn a_segment_file_whose_name_was_not_synced_is_not_lost_after_a_kill_and_a_power
     let disk = SimDisk::new(1, SimOptions::default());
     let (log, _) = open(&disk, 8).unwrap();
     append(&log, 1, 64, 1);
-    // Up to the moment at which a new file has its name, and the directory is not synced: made, given a header, filled
-    // twice, synced, renamed.
+    // Up to the moment at which a new file has its name, and the directory is not synced: made, written twice,
+    // synced, renamed.
     disk.die_in(6);
     log.step(NOW_MS, 1);
     assert!(disk.is_off());

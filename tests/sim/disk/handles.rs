@@ -140,12 +140,6 @@ impl DiskFile for SimFile {
         self.begin()?.write(self.inode, bytes, offset)
     }
 
-    fn allocate(&self, len: u64) -> io::Result<bool> {
-        // What was never written is zeros after a power cut too, as of unwritten blocks.
-        self.begin()?.write(self.inode, &vec![0; len as usize], 0)?;
-        Ok(true)
-    }
-
     fn sync_data(&self) -> io::Result<()> {
         self.begin()?.sync(self.inode, 0, usize::MAX)
     }
