@@ -135,6 +135,7 @@ mod tests {
     use crate::engine::RequestId;
     use crate::engine::copy::tests::{NOW_MS, open};
     use crate::log::LogPosition;
+    use std::os::unix::fs::FileExt;
 
     fn carry(engine: &Engine, still: &[QueueId]) -> (Vec<QueueId>, Due) {
         let mut reclaim = engine.reclaim.lock();
@@ -187,15 +188,44 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_not_copied() {
+    fn a_place_without_a_record_is_not_copied() {
         let directory = tempfile::tempdir().unwrap();
         let (engine, queue) = open(&directory);
         let mut reclaim = engine.reclaim.lock();
         reclaim.tally.look(&engine.registry);
         let at = reclaim.tally.told_at(queue);
-        // As good as damaged: there is no record.
         reclaim.tally.carry(queue, at.plus(8), at.plus(16));
         drop(reclaim);
+        let (left, due) = carry(&engine, &[queue]);
+        assert_eq!((left, due.until), (vec![queue], LogPosition::NONE));
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, queue) = open(&directory);
+        let at = {
+            let mut reclaim = engine.reclaim.lock();
+            reclaim.tally.look(&engine.registry);
+            reclaim.tally.told_at(queue)
+        };
+        // The last byte of the body's first word, where only this segment's file has anything.
+        let place = u64::from(at.offset()) + HEADER_LEN as u64 + 7;
+        let header = u64::from(at.offset());
+        let mut damaged = 0;
+        for entry in directory.path().read_dir().unwrap() {
+            let file = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open(entry.unwrap().path())
+                .unwrap();
+            let mut bytes = [0; HEADER_LEN + 8];
+            if file.read_exact_at(&mut bytes, header).is_ok() && bytes != [0; HEADER_LEN + 8] {
+                file.write_all_at(&[bytes[HEADER_LEN + 7] ^ 1], place).unwrap();
+                damaged += 1;
+            }
+        }
+        assert_eq!(damaged, 1);
         let (left, due) = carry(&engine, &[queue]);
         assert_eq!((left, due.until), (vec![queue], LogPosition::NONE));
     }

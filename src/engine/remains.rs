@@ -177,7 +177,10 @@ impl Engine {
             }
             if let Some(carried) = tally.carried(id) {
                 definitions.carry(carried.from, carried.at, carried.end);
-                queue.set_defined_at(carried.at);
+                // Unless it was defined anew since that was looked at: then the copy is of what was.
+                if queue.defined_at() == carried.from {
+                    queue.set_defined_at(carried.at);
+                }
             }
             let events = queue.counters.events();
             let sum = events.iter().sum();
